@@ -1,0 +1,299 @@
+"""A bundle: a directory with one served model, its manifest and the proof that it is intact."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service.contract.encoding import PairEncoder
+from service.contract.template import TEMPLATE
+from service.contract.types import Candidate
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+TOKENIZER = "tokenizer.json"
+GOLDEN = "golden.jsonl"
+
+Precision = Literal["fp32", "int8"]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class BundleError(Exception):
+    """A bundle that cannot be opened or written; the message says which file and why."""
+
+
+class _Part(BaseModel):
+    # Unknown keys are an error: a manifest from a newer writer must not be half understood.
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class FileEntry(_Part):
+    """Fingerprint of one file of the bundle."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size_bytes: int = Field(ge=0)
+
+
+class EngineEntry(_Part):
+    """One precision on offer.
+
+    `tolerance` bounds |score - golden score| on any supported CPU, in logits.
+    """
+
+    file: str
+    tolerance: float = Field(gt=0, allow_inf_nan=False)
+
+
+class Relevance(_Part):
+    """Platt scaling: `relevance = sigmoid(scale * score + offset)`."""
+
+    scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    offset: Finite = 0.0
+
+
+class ScoreMeaning(_Part):
+    """What a raw score is: a logit on the standardised scale of the teacher it was taught by."""
+
+    teacher: str | None = None
+    teacher_mean: Finite | None = None
+    teacher_std: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    relevance: Relevance = Relevance()
+
+
+class Manifest(_Part):
+    """What a bundle says of itself; `version` is the fingerprint of all the rest."""
+
+    schema_version: Literal[1] = 1
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    version: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+    template: str
+    max_length: int = Field(ge=8, le=8192)
+    max_query_length: int = Field(ge=1, le=8192)
+    inputs: tuple[str, ...]
+    output: str
+    precisions: dict[Precision, EngineEntry] = Field(min_length=1)
+    score: ScoreMeaning = ScoreMeaning()
+    training: dict[str, Any] = Field(default_factory=dict)
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    files: dict[str, FileEntry] = Field(default_factory=dict)
+
+    def fingerprint(self) -> str:
+        """Return the sha256 of the canonical JSON of all fields but `version`."""
+        fields = self.model_dump(mode="json", exclude={"version"})
+        canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenQuery:
+    """A query whose fp32 torch scores are known, one a candidate."""
+
+    query: str
+    candidates: tuple[Candidate, ...]
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """An opened bundle, every file of it checked against the manifest."""
+
+    root: Path
+    manifest: Manifest
+    golden: tuple[GoldenQuery, ...]
+
+    @classmethod
+    def open(cls, root: Path) -> Bundle:
+        """Open the bundle at root and check every byte of it.
+
+        Raises:
+            BundleError: No such bundle; an unknown schema or template; a missing or changed
+                file; or a file name that leads out of the bundle.
+        """
+        manifest = _read_manifest(root)
+        for name, entry in manifest.files.items():
+            _check_file(root, name, entry)
+        return cls(root, manifest, _read_golden(root / GOLDEN))
+
+    @property
+    def short_version(self) -> str:
+        """The first twelve digits of the version, for people and metric labels."""
+        return self.manifest.version[:12]
+
+    def model_path(self, precision: Precision) -> Path:
+        """Return the ONNX file of a precision.
+
+        Raises:
+            BundleError: The bundle does not offer it.
+        """
+        entry = self.manifest.precisions.get(precision)
+        if entry is None:
+            offered = ", ".join(self.manifest.precisions)
+            raise BundleError(f"{self.root}: no {precision} model; it offers {offered}")
+        return self.root / entry.file
+
+    def encoder(self) -> PairEncoder:
+        """Return the bundle's own encoder."""
+        return PairEncoder.from_file(
+            self.root / TOKENIZER,
+            max_length=self.manifest.max_length,
+            max_query_length=self.manifest.max_query_length,
+        )
+
+
+def write_bundle(
+    target: Path,
+    manifest: Manifest,
+    files: Mapping[str, Path],
+    golden: Sequence[GoldenQuery],
+    *,
+    overwrite: bool = False,
+) -> Bundle:
+    """Write a bundle beside target, check it, and rename it into place.
+
+    Args:
+        target: The bundle's directory; its parent is made where it is missing.
+        manifest: All but `files` and `version`, which are filled in here.
+        files: Name in the bundle to source file: the tokenizer and the models, at least.
+        golden: Pairs for the start-up check, at least one.
+        overwrite: Replace an existing target.
+
+    Returns:
+        The opened bundle.
+
+    Raises:
+        BundleError: The target exists, the parts do not fit, or the written bundle does not open.
+        OSError: The disk refused; target is as it was.
+    """
+    if target.exists() and not overwrite:
+        raise BundleError(f"{target} exists; overwriting it has to be asked for")
+    if not golden:
+        raise BundleError(f"{target}: a bundle needs golden pairs, got none")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        for name, source in files.items():
+            shutil.copyfile(source, scratch / name)
+        lines = [json.dumps(asdict(query), ensure_ascii=False) for query in golden]
+        (scratch / GOLDEN).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        entries = {name: _entry(scratch / name) for name in sorted([*files, GOLDEN])}
+        whole = manifest.model_copy(update={"files": entries})
+        whole = whole.model_copy(update={"version": whole.fingerprint()})
+        (scratch / MANIFEST).write_text(whole.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        for path in scratch.iterdir():
+            _sync(path)
+        Bundle.open(scratch)
+        scratch.chmod(0o755)  # mkdtemp's 0700 would shut out a service under another user
+        _replace(scratch, target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return Bundle.open(target)
+
+
+def _read_manifest(root: Path) -> Manifest:
+    try:
+        text = (root / MANIFEST).read_text(encoding="utf-8")
+        fields = json.loads(text)
+    except FileNotFoundError:
+        raise BundleError(f"{root} is no bundle: it has no {MANIFEST}") from None
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{root / MANIFEST} cannot be read: {error}") from None
+    schema = fields.get("schema_version") if isinstance(fields, dict) else None
+    if schema != SCHEMA_VERSION:
+        raise BundleError(
+            f"{root / MANIFEST}: schema_version is {schema!r}; this program reads {SCHEMA_VERSION}"
+        )
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BundleError(f"{root / MANIFEST}: {where}: {first['msg']}") from None
+    if manifest.version != manifest.fingerprint():
+        raise BundleError(
+            f"{root / MANIFEST}: version is not the fingerprint of its content; it was changed"
+        )
+    if manifest.template != TEMPLATE:
+        raise BundleError(
+            f"{root / MANIFEST}: template is {manifest.template!r}; this program knows {TEMPLATE!r}"
+        )
+    needed = {TOKENIZER, GOLDEN, *(entry.file for entry in manifest.precisions.values())}
+    if missing := sorted(needed - manifest.files.keys()):
+        raise BundleError(f"{root / MANIFEST}: files lacks {', '.join(missing)}")
+    return manifest
+
+
+def _check_file(root: Path, name: str, entry: FileEntry) -> None:
+    pure = PurePosixPath(name)
+    path = root / name
+    if (
+        pure.is_absolute()
+        or ".." in pure.parts
+        or not path.resolve().is_relative_to(root.resolve())
+    ):
+        raise BundleError(f"{root}: file {name!r} leads out of the bundle")
+    if not path.is_file():
+        raise BundleError(f"{root}: file {name!r} is missing")
+    found = _entry(path)
+    if found.size_bytes != entry.size_bytes:
+        raise BundleError(
+            f"{root}: file {name!r} has {found.size_bytes} bytes, the manifest says "
+            f"{entry.size_bytes}"
+        )
+    if found.sha256 != entry.sha256:
+        raise BundleError(f"{root}: file {name!r} was changed: its sha256 is {found.sha256}")
+
+
+def _entry(path: Path) -> FileEntry:
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return FileEntry(sha256=digest, size_bytes=path.stat().st_size)
+
+
+def _read_golden(path: Path) -> tuple[GoldenQuery, ...]:
+    queries = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            fields = json.loads(line)
+            candidates = tuple(Candidate(**candidate) for candidate in fields["candidates"])
+            scores = tuple(float(score) for score in fields["scores"])
+            query = GoldenQuery(str(fields["query"]), candidates, scores)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"{path}:{number}: not a golden query: {error}") from None
+        if len(scores) != len(candidates) or not candidates:
+            raise BundleError(
+                f"{path}:{number}: {len(scores)} scores for {len(candidates)} candidates"
+            )
+        queries.append(query)
+    if not queries:
+        raise BundleError(f"{path}: no golden query")
+    return tuple(queries)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Rename source to target, an old target moved aside first and removed last."""
+    if not target.exists():
+        source.rename(target)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
+    target.rename(aside / target.name)
+    try:
+        source.rename(target)
+    except OSError:
+        (aside / target.name).rename(target)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

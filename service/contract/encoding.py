@@ -1,0 +1,124 @@
+"""Text to token ids: the one encoder of training, export and service."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from service.contract.template import document_text
+from service.contract.types import Candidate
+
+TokenIds = NDArray[np.int32]
+
+SPECIALS = 3
+"""Special tokens of a pair: [CLS] and two [SEP]."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPair:
+    """`[CLS] q [SEP] d [SEP]` at its exact length.
+
+    Attributes:
+        input_ids: Token ids, int64 [n].
+        first_segment: How many leading ids are of segment 0 (`[CLS] q [SEP]`).
+    """
+
+    input_ids: NDArray[np.int64]
+    first_segment: int
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def token_type_ids(self) -> NDArray[np.int64]:
+        """Segment of each token: 0 for the query's part, 1 for the document's, int64 [n]."""
+        types = np.ones(len(self.input_ids), dtype=np.int64)
+        types[: self.first_segment] = 0
+        return types
+
+
+class PairEncoder:
+    """Encodes pairs for a BERT-type tokenizer: query once, each document once, then splice.
+
+    Splicing ids equals encoding the pair of texts because BERT's pre-tokenisation never joins
+    the two. Texts are cut as ids, never decoded and encoded again. Special tokens written in a
+    text are plain text to it, as with Hugging Face's `split_special_tokens=True`.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, *, max_length: int = 256, max_query_length: int = 64
+    ) -> None:
+        """Take a tokenizer and the pair's limits.
+
+        Args:
+            tokenizer: A BERT-type tokenizer; a private copy of it is used.
+            max_length: Longest pair, in tokens, the three special tokens included.
+            max_query_length: Tokens kept of the query; the document gets what is left.
+
+        Raises:
+            ValueError: The tokenizer has no [CLS] or [SEP], or a limit leaves no room.
+        """
+        if max_query_length < 1 or max_length < max_query_length + SPECIALS + 1:
+            raise ValueError(
+                f"max_length {max_length} leaves no room for a document beside "
+                f"max_query_length {max_query_length} and {SPECIALS} special tokens"
+            )
+        self.max_length = max_length
+        self.max_query_length = max_query_length
+        self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._tokenizer.encode_special_tokens = True
+        self._cls = self._special("[CLS]")
+        self._sep = self._special("[SEP]")
+
+    @classmethod
+    def from_file(
+        cls, path: Path, *, max_length: int = 256, max_query_length: int = 64
+    ) -> PairEncoder:
+        """Return an encoder for the `tokenizer.json` at path."""
+        tokenizer = Tokenizer.from_file(str(path))
+        return cls(tokenizer, max_length=max_length, max_query_length=max_query_length)
+
+    def encode_query(self, query: str) -> TokenIds:
+        """Return the query's ids, at most `max_query_length`, without special tokens, [q]."""
+        return self.encode_texts([query])[0][: self.max_query_length]
+
+    def encode_documents(self, candidates: Sequence[Candidate]) -> list[TokenIds]:
+        """Return each candidate's ids, without special tokens, cut to what any pair can use."""
+        room = self.max_length - SPECIALS
+        texts = [document_text(candidate) for candidate in candidates]
+        return [ids[:room] for ids in self.encode_texts(texts)]
+
+    def encode_texts(self, texts: Sequence[str]) -> list[TokenIds]:
+        """Return the ids of each text, whole and without special tokens."""
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+
+    def splice(self, query_ids: TokenIds, document_ids: TokenIds) -> TokenPair:
+        """Return `[CLS] q [SEP] d [SEP]`, the document cut on the right to fit `max_length`."""
+        q = len(query_ids)
+        d = min(len(document_ids), self.max_length - SPECIALS - q)
+        ids = np.empty(q + d + SPECIALS, dtype=np.int64)
+        ids[0] = self._cls
+        ids[1 : q + 1] = query_ids
+        ids[q + 1] = self._sep
+        ids[q + 2 : -1] = document_ids[:d]
+        ids[-1] = self._sep
+        return TokenPair(ids, q + 2)
+
+    def encode(self, query: str, candidates: Sequence[Candidate]) -> list[TokenPair]:
+        """Return one pair per candidate, in order."""
+        query_ids = self.encode_query(query)
+        return [self.splice(query_ids, ids) for ids in self.encode_documents(candidates)]
+
+    def _special(self, token: str) -> int:
+        token_id = self._tokenizer.token_to_id(token)
+        if token_id is None:
+            raise ValueError(f"not a BERT-type tokenizer: it has no {token} token")
+        return int(token_id)

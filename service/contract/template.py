@@ -1,0 +1,13 @@
+"""How a query and a candidate become the two texts the student reads."""
+
+from __future__ import annotations
+
+from service.contract.types import Candidate
+
+TEMPLATE = "bert-pair-1"
+"""`[CLS] query [SEP] title summary [SEP]`; a bundle names the template it was trained with."""
+
+
+def document_text(candidate: Candidate) -> str:
+    """Return the candidate's text: the non-blank ones of title and summary, joined by a space."""
+    return " ".join(part for part in (candidate.title, candidate.summary) if part.strip())
