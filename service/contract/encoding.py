@@ -61,7 +61,8 @@ class PairEncoder:
             max_query_length: Tokens kept of the query; the document gets what is left.
 
         Raises:
-            ValueError: The tokenizer has no [CLS] or [SEP], or a limit leaves no room.
+            ValueError: The tokenizer does not frame a pair as BERT's does, or a limit leaves no
+                room.
         """
         if max_query_length < 1 or max_length < max_query_length + SPECIALS + 1:
             raise ValueError(
@@ -74,15 +75,27 @@ class PairEncoder:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True
-        self._cls = self._special("[CLS]")
-        self._sep = self._special("[SEP]")
+        frame = self._tokenizer.encode("", "")
+        if frame.tokens != ["[CLS]", "[SEP]", "[SEP]"] or frame.type_ids != [0, 0, 1]:
+            raise ValueError(
+                f"not a BERT-type tokenizer: an empty pair is {frame.tokens} of segments "
+                f"{frame.type_ids}, not [CLS] [SEP] [SEP] of segments [0, 0, 1]"
+            )
+        self._cls, self._sep = frame.ids[:2]
 
     @classmethod
     def from_file(
         cls, path: Path, *, max_length: int = 256, max_query_length: int = 64
     ) -> PairEncoder:
-        """Return an encoder for the `tokenizer.json` at path."""
-        tokenizer = Tokenizer.from_file(str(path))
+        """Return an encoder for the `tokenizer.json` at path.
+
+        Raises:
+            ValueError: The file is no BERT-type tokenizer, or a limit leaves no room.
+        """
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises no narrower class
+            raise ValueError(f"{path} is no tokenizer: {error}") from error
         return cls(tokenizer, max_length=max_length, max_query_length=max_query_length)
 
     def encode_query(self, query: str) -> TokenIds:
@@ -116,9 +129,3 @@ class PairEncoder:
         """Return one pair per candidate, in order."""
         query_ids = self.encode_query(query)
         return [self.splice(query_ids, ids) for ids in self.encode_documents(candidates)]
-
-    def _special(self, token: str) -> int:
-        token_id = self._tokenizer.token_to_id(token)
-        if token_id is None:
-            raise ValueError(f"not a BERT-type tokenizer: it has no {token} token")
-        return int(token_id)
