@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import kendalltau
+
+from service.contract.agreement import kendall_tau_b, top_overlap
+
+
+@pytest.mark.parametrize("levels", [2, 3, 10, 1_000_000])
+def test_tau_b_is_scipys_with_many_and_with_few_ties(levels: int) -> None:
+    draw = np.random.default_rng(levels)
+    for n in (2, 3, 10, 48, 200):
+        first = draw.integers(levels, size=n).astype(np.float32)
+        second = np.where(draw.random(n) < 0.5, first, draw.integers(levels, size=n))
+        expected = kendalltau(first, second, variant="b").statistic
+        assert kendall_tau_b(first, second) == pytest.approx(expected, abs=1e-12, nan_ok=True)
+
+
+def test_tau_b_by_hand() -> None:
+    assert kendall_tau_b([1, 2, 3], [10, 20, 30]) == 1.0
+    assert kendall_tau_b([1, 2, 3], [3, 2, 1]) == -1.0
+    assert kendall_tau_b([1, 2, 3, 4], [1, 2, 4, 3]) == pytest.approx(4 / 6)
+    # Five of six pairs untied on one side, all six on the other, all five in agreement.
+    assert kendall_tau_b([1, 1, 2, 3], [1, 2, 3, 4]) == pytest.approx(5 / math.sqrt(5 * 6))
+
+
+@pytest.mark.parametrize("constant", [[], [1.0], [2.0, 2.0, 2.0]])
+def test_tau_b_of_a_constant_list_is_nan(constant: list[float]) -> None:
+    varied = list(range(len(constant)))
+    assert math.isnan(kendall_tau_b(constant, varied))
+    assert math.isnan(kendall_tau_b(varied, constant))
+
+
+RANKINGS = st.integers(1, 20).flatmap(
+    lambda n: st.tuples(*[st.lists(st.integers(-5, 5), min_size=n, max_size=n)] * 2)
+)
+
+
+@given(RANKINGS, st.integers(1, 25))
+def test_overlap_is_the_share_of_the_common_top(
+    scores: tuple[list[int], list[int]], k: int
+) -> None:
+    first, second = (sorted(range(len(s)), key=lambda i: -s[i])[:k] for s in scores)
+    expected = len(set(first) & set(second)) / min(k, len(first))
+    assert top_overlap(*scores, k) == expected
+
+
+def test_overlap_by_hand() -> None:
+    assert top_overlap([4, 3, 2, 1], [1, 2, 3, 4], 2) == 0.0
+    assert top_overlap([4, 3, 2, 1], [4, 1, 3, 2], 2) == 0.5
+    assert top_overlap([4, 3, 2, 1], [1, 2, 3, 4], 10) == 1.0
+    assert top_overlap([1, 1, 1], [3, 2, 1], 1) == 1.0  # ties by input order
+    assert top_overlap([], [], 10) == 1.0
