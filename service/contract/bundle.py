@@ -60,12 +60,17 @@ class Relevance(_Part):
     offset: Finite = 0.0
 
 
-class ScoreMeaning(_Part):
-    """What a raw score is: a logit on the standardised scale of the teacher it was taught by."""
+class TeacherScale(_Part):
+    """How a teacher's raw scores were standardised: `(score - mean) / std`."""
 
-    teacher: str | None = None
-    teacher_mean: Finite | None = None
-    teacher_std: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    mean: Finite
+    std: float = Field(gt=0, allow_inf_nan=False)
+
+
+class ScoreMeaning(_Part):
+    """What a raw score is: a logit on the standardised scale of the teachers it was taught by."""
+
+    teachers: dict[str, TeacherScale] = Field(default_factory=dict)
     relevance: Relevance = Relevance()
 
 
