@@ -10,9 +10,18 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    JsonValue,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic_core import from_json
 
 from service.contract.encoding import PairEncoder
 from service.contract.template import TEMPLATE
@@ -24,7 +33,6 @@ TOKENIZER = "tokenizer.json"
 GOLDEN = "golden.jsonl"
 
 Precision = Literal["fp32", "int8"]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class BundleError(Exception):
@@ -33,7 +41,10 @@ class BundleError(Exception):
 
 class _Part(BaseModel):
     # Unknown keys are an error: a manifest from a newer writer must not be half understood.
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    # NaN is no JSON: it would be written as null, and the fingerprint would no longer fit.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=()
+    )
 
 
 class FileEntry(_Part):
@@ -50,21 +61,21 @@ class EngineEntry(_Part):
     """
 
     file: str
-    tolerance: float = Field(gt=0, allow_inf_nan=False)
+    tolerance: float = Field(gt=0)
 
 
 class Relevance(_Part):
     """Platt scaling: `relevance = sigmoid(scale * score + offset)`."""
 
-    scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    offset: Finite = 0.0
+    scale: float = Field(default=1.0, gt=0)
+    offset: float = 0.0
 
 
 class TeacherScale(_Part):
     """How a teacher's raw scores were standardised: `(score - mean) / std`."""
 
-    mean: Finite
-    std: float = Field(gt=0, allow_inf_nan=False)
+    mean: float
+    std: float = Field(gt=0)
 
 
 class ScoreMeaning(_Part):
@@ -87,8 +98,8 @@ class Manifest(_Part):
     output: str
     precisions: dict[Precision, EngineEntry] = Field(min_length=1)
     score: ScoreMeaning = ScoreMeaning()
-    training: dict[str, Any] = Field(default_factory=dict)
-    metrics: dict[str, Any] = Field(default_factory=dict)
+    training: dict[str, JsonValue] = Field(default_factory=dict)
+    metrics: dict[str, JsonValue] = Field(default_factory=dict)
     files: dict[str, FileEntry] = Field(default_factory=dict)
 
     def fingerprint(self) -> str:
@@ -104,7 +115,7 @@ class GoldenQuery:
 
     query: str
     candidates: tuple[Candidate, ...]
-    scores: tuple[float, ...]
+    scores: tuple[FiniteFloat, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +136,10 @@ class Bundle:
         """
         manifest = _read_manifest(root)
         for name, entry in manifest.files.items():
-            _check_file(root, name, entry)
+            try:
+                _check_file(root, name, entry)
+            except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: a circle of links
+                raise BundleError(f"{root}: file {name!r} cannot be read: {error}") from None
         return cls(root, manifest, _read_golden(root / GOLDEN))
 
     @property
@@ -146,12 +160,19 @@ class Bundle:
         return self.root / entry.file
 
     def encoder(self) -> PairEncoder:
-        """Return the bundle's own encoder."""
-        return PairEncoder.from_file(
-            self.root / TOKENIZER,
-            max_length=self.manifest.max_length,
-            max_query_length=self.manifest.max_query_length,
-        )
+        """Return the bundle's own encoder.
+
+        Raises:
+            BundleError: Its tokenizer is none of BERT's type, or its lengths leave no room.
+        """
+        try:
+            return PairEncoder.from_file(
+                self.root / TOKENIZER,
+                max_length=self.manifest.max_length,
+                max_query_length=self.manifest.max_query_length,
+            )
+        except ValueError as error:
+            raise BundleError(f"{self.root}: no encoder for {TOKENIZER}: {error}") from None
 
 
 def write_bundle(
@@ -186,7 +207,7 @@ def write_bundle(
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         for name, source in files.items():
-            shutil.copyfile(source, scratch / name)
+            shutil.copyfile(source, _locate(scratch, name))
         lines = [json.dumps(asdict(query), ensure_ascii=False) for query in golden]
         (scratch / GOLDEN).write_text("\n".join(lines) + "\n", encoding="utf-8")
         entries = {name: _entry(scratch / name) for name in sorted([*files, GOLDEN])}
@@ -205,8 +226,7 @@ def write_bundle(
 
 def _read_manifest(root: Path) -> Manifest:
     try:
-        text = (root / MANIFEST).read_text(encoding="utf-8")
-        fields = json.loads(text)
+        fields = from_json((root / MANIFEST).read_bytes(), allow_inf_nan=False)
     except FileNotFoundError:
         raise BundleError(f"{root} is no bundle: it has no {MANIFEST}") from None
     except (OSError, ValueError) as error:
@@ -217,11 +237,9 @@ def _read_manifest(root: Path) -> Manifest:
             f"{root / MANIFEST}: schema_version is {schema!r}; this program reads {SCHEMA_VERSION}"
         )
     try:
-        manifest = Manifest.model_validate_json(text)
+        manifest = Manifest.model_validate(fields)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BundleError(f"{root / MANIFEST}: {where}: {first['msg']}") from None
+        raise BundleError(f"{root / MANIFEST}: {_first(error)}") from None
     if manifest.version != manifest.fingerprint():
         raise BundleError(
             f"{root / MANIFEST}: version is not the fingerprint of its content; it was changed"
@@ -236,7 +254,8 @@ def _read_manifest(root: Path) -> Manifest:
     return manifest
 
 
-def _check_file(root: Path, name: str, entry: FileEntry) -> None:
+def _locate(root: Path, name: str) -> Path:
+    """Return the path of a file of the bundle, refusing one that leads out of it."""
     pure = PurePosixPath(name)
     path = root / name
     if (
@@ -245,6 +264,11 @@ def _check_file(root: Path, name: str, entry: FileEntry) -> None:
         or not path.resolve().is_relative_to(root.resolve())
     ):
         raise BundleError(f"{root}: file {name!r} leads out of the bundle")
+    return path
+
+
+def _check_file(root: Path, name: str, entry: FileEntry) -> None:
+    path = _locate(root, name)
     if not path.is_file():
         raise BundleError(f"{root}: file {name!r} is missing")
     found = _entry(path)
@@ -264,23 +288,29 @@ def _entry(path: Path) -> FileEntry:
 
 
 def _read_golden(path: Path) -> tuple[GoldenQuery, ...]:
+    reader = TypeAdapter(GoldenQuery)
     queries = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    # Bytes split at line feeds alone; text would split at U+2028 and its like inside a document.
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
-            fields = json.loads(line)
-            candidates = tuple(Candidate(**candidate) for candidate in fields["candidates"])
-            scores = tuple(float(score) for score in fields["scores"])
-            query = GoldenQuery(str(fields["query"]), candidates, scores)
-        except (KeyError, TypeError, ValueError) as error:
-            raise BundleError(f"{path}:{number}: not a golden query: {error}") from None
-        if len(scores) != len(candidates) or not candidates:
+            query = reader.validate_json(line)
+        except ValidationError as error:
+            raise BundleError(f"{path}:{number}: not a golden query: {_first(error)}") from None
+        if len(query.scores) != len(query.candidates) or not query.candidates:
             raise BundleError(
-                f"{path}:{number}: {len(scores)} scores for {len(candidates)} candidates"
+                f"{path}:{number}: {len(query.scores)} scores for "
+                f"{len(query.candidates)} candidates"
             )
         queries.append(query)
     if not queries:
         raise BundleError(f"{path}: no golden query")
     return tuple(queries)
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}"
 
 
 def _sync(path: Path) -> None:
@@ -293,12 +323,11 @@ def _replace(source: Path, target: Path) -> None:
     if not target.exists():
         source.rename(target)
         return
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
-    target.rename(aside / target.name)
+    aside = source.with_name(f"{source.name}-old")
+    target.rename(aside)
     try:
         source.rename(target)
     except OSError:
-        (aside / target.name).rename(target)
+        aside.rename(target)
         raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(aside, ignore_errors=True)
