@@ -1,0 +1,186 @@
+"""The command line: serve, rank, check-bundle."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from service.app import create_app
+from service.contract.bundle import Bundle, BundleError, Precision
+from service.engines.onnx import OnnxEngine
+from service.offline import CandidatesError, check_bundle, rank_file
+from service.ranking.readiness import Readiness
+from service.runtime import RuntimeChoiceError, installed_runtimes, require_one_runtime
+from service.scorers.onnx import OnnxScorer
+from service.server import build_server, listen
+from service.settings import PREFIX, Settings, SettingsError, load_settings
+from service.telemetry import configure_logging
+
+BAD_START = 2
+
+log = logging.getLogger("service")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    options = vars(_parser().parse_args(arguments))
+    command = options.pop("command")
+    try:
+        require_one_runtime(installed_runtimes())
+        return int(command(options))
+    except (BundleError, CandidatesError, RuntimeChoiceError, SettingsError, OSError) as error:
+        print(f"disranker: {' '.join(str(error).split())}", file=sys.stderr)
+        return BAD_START
+
+
+def serve(flags: dict[str, Any]) -> int:
+    """Open the bundle, then the port; serve until told to stop."""
+    settings = load_settings(flags)
+    bundle = Bundle.open(settings.bundle)
+    precision = _precision(settings, bundle)
+    engine = OnnxEngine(_scorer(bundle, precision, settings.threads))
+    readiness = Readiness()
+    app = create_app(
+        settings, bundle=bundle, engine=engine, precision=precision, readiness=readiness
+    )
+    configure_logging(settings.log_level)
+    with listen(settings.host, settings.port) as sock:
+        host, port = sock.getsockname()[:2]
+        fields = {
+            "host": host,
+            "port": port,
+            "model": bundle.manifest.name,
+            "version": bundle.short_version,
+            "precision": precision,
+        }
+        log.info("listening on http://%s:%d", host, port, extra={"fields": fields})
+        build_server(app, settings, readiness).run(sockets=[sock])
+    engine.close()
+    return 0
+
+
+def rank(options: dict[str, Any]) -> int:
+    """Rank the candidates of a file for one query."""
+    query, candidates = options.pop("query"), options.pop("candidates")
+    top_k, style = options.pop("top_k"), options.pop("format")
+    settings = load_settings(options)
+    bundle = Bundle.open(settings.bundle)
+    rank_file(
+        bundle,
+        precision=_precision(settings, bundle),
+        threads=settings.threads,
+        query=query,
+        candidates=candidates,
+        top_k=top_k,
+        style=style or ("table" if sys.stdout.isatty() else "json"),
+    )
+    return 0
+
+
+def check(options: dict[str, Any]) -> int:
+    """Check a bundle's files and golden scores."""
+    check_bundle(options["path"], threads=0)
+    return 0
+
+
+def _precision(settings: Settings, bundle: Bundle) -> Precision:
+    if settings.precision is not None:
+        bundle.model_path(settings.precision)
+        return settings.precision
+    return "int8" if "int8" in bundle.manifest.precisions else "fp32"
+
+
+def _scorer(bundle: Bundle, precision: Precision, threads: int) -> OnnxScorer:
+    try:
+        return OnnxScorer(bundle.model_path(precision), threads=threads)
+    except ValueError as error:
+        raise BundleError(str(error)) from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m service", description="Serve, try or check a ranking model."
+    )
+    commands = parser.add_subparsers(required=True, metavar="serve | rank | check-bundle")
+
+    serve_parser = _command(
+        commands,
+        "serve",
+        serve,
+        "Serve POST /rank. Each setting is a flag, an environment variable and a TOML key; the "
+        "flag wins over the variable, the variable over the file.",
+        "python -m service serve --port 8080 --bundle models/default",
+    )
+    _add_settings(serve_parser, Settings.model_fields)
+
+    rank_parser = _command(
+        commands,
+        "rank",
+        rank,
+        "Rank a file's candidates for one query, without a server. A line of the file is a JSON "
+        'object: {"id": …, "title": …, "summary": …}, or {"text": …}.',
+        'echo \'{"text": "Bees make honey."}\' | '
+        "python -m service rank --query 'how do bees make honey' --candidates -",
+    )
+    rank_parser.add_argument("--query", required=True, help="What is searched for.")
+    rank_parser.add_argument(
+        "--candidates", required=True, metavar="FILE", help="JSONL file; - reads standard input."
+    )
+    rank_parser.add_argument(
+        "--top-k", type=_positive, default=None, metavar="K", help="How many to print; all."
+    )
+    rank_parser.add_argument(
+        "--format",
+        choices=("table", "json"),
+        default=None,
+        help="table for people, json for programs; by default a table on a terminal.",
+    )
+    _add_settings(rank_parser, ("config", "bundle", "precision", "threads"))
+
+    check_parser = _command(
+        commands,
+        "check-bundle",
+        check,
+        "Check every byte of a bundle and score its golden pairs on this host.",
+        "python -m service check-bundle models/default",
+    )
+    check_parser.add_argument("path", type=Path, help="The bundle's directory.")
+    return parser
+
+
+def _command(
+    commands: Any, name: str, run: Any, description: str, example: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, description=description, epilog=f"example: {example}", help=description.split(".")[0]
+    )
+    parser.set_defaults(command=run)
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser, names: Any) -> None:
+    for name in names:
+        field = Settings.model_fields[name]
+        default = "" if field.default is None else f" Default: {field.default}."
+        help_text = f"{field.description}{default} [{PREFIX}{name.upper()}]"
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            default=argparse.SUPPRESS,
+            metavar=name.split("_")[-1].upper(),
+            help=help_text.replace("%", "%%"),
+        )
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is less than 1")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""The outermost layer: request ids, timings, the request log, and a last answer."""
+
+from __future__ import annotations
+
+import logging
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api.problems import unexpected
+from service.api.record import RequestRecord
+from service.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+
+class RecordRequests:
+    """Gives each request its record, and tells the log and the metrics how it ended."""
+
+    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
+        self._app = app
+        self._telemetry = telemetry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request; an error nobody foresaw becomes a fixed 500."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        record = RequestRecord.of_scope(scope)
+        scope.setdefault("state", {})["record"] = record
+
+        async def send_recorded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                record.status = message["status"]
+                record.add_headers(MutableHeaders(scope=message))
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_recorded)
+        except Exception:
+            fields = {"request_id": record.request_id}
+            log.exception("unexpected error", extra={"fields": fields})
+            if record.status:  # too late for another answer: let the connection break
+                raise
+            await unexpected(record.request_id)(scope, receive, send_recorded)
+        finally:
+            record.write_log()
+            if record.is_ranking:
+                self._telemetry.observe_request(record.outcome, record.elapsed_s)

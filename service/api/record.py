@@ -1,0 +1,106 @@
+"""What is known of a request while it runs, and what is said of it when it ends."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import cast
+from uuid import uuid4
+
+from fastapi import Request
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import Scope
+
+log = logging.getLogger("service.requests")
+
+RANKING_PATHS = frozenset({"/rank"})
+SERVER_TIMING = {"tokenise": "tok", "queue": "queue", "infer": "infer", "order": "order"}
+
+_SAFE_ID = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
+_OUTCOMES = {429: "rejected", 499: "cancelled", 503: "not_ready", 504: "expired"}
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """One request's story; handlers fill it in.
+
+    Attributes:
+        request_id: The client's `X-Request-Id` where it is safe to repeat, else a new one.
+        method: HTTP method.
+        path: Path, without the query string.
+        began: When the request arrived, in `time.monotonic()` seconds.
+        status: HTTP status, 0 before the response starts.
+        candidates: How many the request offered, once known.
+        tokens: Real tokens scored.
+        stages_s: Seconds spent in each stage.
+    """
+
+    request_id: str
+    method: str
+    path: str
+    began: float = field(default_factory=monotonic)
+    status: int = 0
+    candidates: int | None = None
+    tokens: int | None = None
+    stages_s: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of_scope(cls, scope: Scope) -> RequestRecord:
+        """Return the record of a request that has just arrived."""
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _SAFE_ID.fullmatch(given) else uuid4().hex
+        return cls(request_id, scope["method"], scope["path"])
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the request arrived."""
+        return monotonic() - self.began
+
+    @property
+    def outcome(self) -> str:
+        """What became of the request, as a metric label."""
+        if 200 <= self.status < 400:
+            return "ok"
+        if self.status in _OUTCOMES:
+            return _OUTCOMES[self.status]
+        if self.status == 0:
+            return "cancelled"
+        return "client_error" if self.status < 500 else "error"
+
+    @property
+    def is_ranking(self) -> bool:
+        """Whether this is a request to rank, as opposed to a probe or a page."""
+        return self.path in RANKING_PATHS
+
+    def add_headers(self, headers: MutableHeaders) -> None:
+        """Add `X-Request-Id` and `Server-Timing`."""
+        timings = {SERVER_TIMING[stage]: s for stage, s in self.stages_s.items()}
+        timings["total"] = self.elapsed_s
+        headers["x-request-id"] = self.request_id
+        headers["server-timing"] = ", ".join(
+            f"{name};dur={1000 * seconds:.3f}" for name, seconds in timings.items()
+        )
+
+    def write_log(self) -> None:
+        """Write the request's one line."""
+        fields = {
+            "request_id": self.request_id,
+            "method": self.method[:16],
+            "path": self.path[:128],
+            "status": self.status,
+            "outcome": self.outcome,
+            "candidates": self.candidates,
+            "tokens": self.tokens,
+            **{f"{stage}_ms": round(1000 * s, 3) for stage, s in self.stages_s.items()},
+            "total_ms": round(1000 * self.elapsed_s, 3),
+        }
+        level = logging.INFO if self.is_ranking else logging.DEBUG
+        log.log(level, "request", extra={"fields": fields})
+
+
+def record_of(request: Request) -> RequestRecord:
+    """Return the record of a request."""
+    return cast(RequestRecord, request.state.record)

@@ -1,0 +1,118 @@
+"""The application: what is served, from start to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from service.api import openapi, problems
+from service.api.middleware import RecordRequests
+from service.api.native import RankRequest, ServedModel, rank_router
+from service.api.operations import operations_router
+from service.contract.bundle import Bundle, Precision
+from service.engines.engine import Engine
+from service.ranking.admission import Admission
+from service.ranking.batcher import Batcher
+from service.ranking.golden import GoldenError, check_golden
+from service.ranking.lane import Lane, LocalLane
+from service.ranking.ranker import Ranker
+from service.ranking.readiness import Readiness
+from service.settings import Settings
+from service.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+VARIANT = "primary"
+"""The one variant until there are several."""
+
+
+def create_app(
+    settings: Settings,
+    *,
+    bundle: Bundle,
+    engine: Engine,
+    precision: Precision,
+    readiness: Readiness | None = None,
+) -> FastAPI:
+    """Return the application that serves a bundle.
+
+    Args:
+        settings: The service's settings.
+        bundle: The opened bundle.
+        engine: Scores the bundle's token pairs.
+        precision: Which of the bundle's models the engine runs.
+        readiness: Shared with the server, which turns it red when asked to stop.
+    """
+    manifest = bundle.manifest
+    readiness = readiness or Readiness()
+    telemetry = Telemetry(bundle, variant=VARIANT, precision=precision)
+    model = ServedModel(name=manifest.name, version=bundle.short_version, variant=VARIANT)
+    admission = Admission(
+        max_length=manifest.max_length,
+        max_query_length=manifest.max_query_length,
+        max_backlog_tokens=settings.max_backlog_tokens,
+    )
+    batcher = Batcher(
+        engine,
+        max_batch=settings.max_batch,
+        launch_tokens=settings.launch_tokens,
+        max_waiting_tokens=settings.max_backlog_tokens,
+        on_launch=admission.observe,
+    )
+    lane = LocalLane(bundle.encoder(), batcher)
+    ranker = Ranker(
+        lane, admission=admission, readiness=readiness, relevance=manifest.score.relevance
+    )
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        batcher.start()
+        tolerance = manifest.precisions[precision].tolerance
+        warm_up = asyncio.create_task(_warm_up(lane, bundle, tolerance, readiness))
+        yield
+        readiness.stopping = True
+        warm_up.cancel()
+        await asyncio.gather(warm_up, return_exceptions=True)
+        await batcher.stop()
+        lane.close()
+
+    telemetry.watch_readiness(lambda: readiness.reason is None)
+    telemetry.watch_queue(lambda: batcher.depth)
+    app = FastAPI(
+        title="DisRanker-serve",
+        version=version("disranker"),
+        description="An LLM's ranking skill, distilled and served inside a latency budget.",
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.add_middleware(RecordRequests, telemetry=telemetry)
+    app.include_router(rank_router(ranker, model=model, settings=settings, telemetry=telemetry))
+    app.include_router(operations_router(readiness=readiness, telemetry=telemetry, model=model))
+    problems.install(app)
+    openapi.describe(app, RankRequest)
+    return app
+
+
+async def _warm_up(lane: Lane, bundle: Bundle, tolerance: float, readiness: Readiness) -> None:
+    """Turn the readiness green once the golden scores match; say why where they do not."""
+    try:
+        largest = await check_golden(lane, bundle.golden, tolerance=tolerance)
+    except GoldenError as error:
+        readiness.fault = str(error)
+        log.error("the start-up check failed", extra={"fields": {"reason": str(error)}})
+    except Exception:
+        readiness.fault = "the start-up check failed; the log says why"
+        log.exception("the start-up check failed")
+    else:
+        # What lives now lives long: keep the collector from walking it again and again.
+        gc.collect()
+        gc.freeze()
+        readiness.fault = None
+        fields = {"largest_deviation": largest, "tolerance": tolerance}
+        log.info("ready", extra={"fields": fields})

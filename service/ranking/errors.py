@@ -1,0 +1,123 @@
+"""Everything that can go wrong with a request, as one tree.
+
+RankError
+├── InvalidRequestError            422, or 400 where the body is no JSON
+│   └── InfeasibleDeadlineError    422
+├── BodyTooLargeError              413
+├── BodyTooSlowError               408
+├── OverloadedError                429
+├── ScoringError                   500
+├── NotReadyError                  503
+└── DeadlineExpiredError           504
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong with a request.
+
+    Attributes:
+        field: Where, as a path like `candidates[3].title`.
+        message: What is wrong, without the value.
+        value: The value found, or a description of it; never text of a document.
+        limit: The limit it breaks, where there is one.
+    """
+
+    field: str
+    message: str
+    value: str | int | float | None = None
+    limit: int | float | None = None
+
+
+class RankError(Exception):
+    """A request without a ranking; the message is public.
+
+    Attributes:
+        status: HTTP status.
+        error_type: One word for programs.
+        faults: What is wrong with which field, where the request is to blame.
+        retry_after_s: When trying again may help; None where it will not.
+    """
+
+    status = 500
+    error_type = "internal"
+
+    def __init__(
+        self, message: str, *, faults: tuple[Fault, ...] = (), retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.faults = faults
+        self.retry_after_s = retry_after_s
+
+
+class InvalidRequestError(RankError):
+    """The request breaks a rule."""
+
+    error_type = "validation"
+
+    def __init__(self, *faults: Fault, status: int = 422) -> None:
+        first = faults[0]
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        super().__init__(f"{first.field}: {first.message}{more}", faults=faults)
+        self.status = status
+
+
+class InfeasibleDeadlineError(InvalidRequestError):
+    """Even an idle engine could not meet the deadline."""
+
+    error_type = "infeasible_deadline"
+
+
+class BodyTooLargeError(RankError):
+    """The body is over the limit."""
+
+    status = 413
+    error_type = "body_too_large"
+
+
+class BodyTooSlowError(RankError):
+    """The body did not arrive in time."""
+
+    status = 408
+    error_type = "body_too_slow"
+
+
+class OverloadedError(RankError):
+    """The work already accepted leaves no room for this request."""
+
+    status = 429
+    error_type = "overloaded"
+
+
+class ScoringError(RankError):
+    """The engine failed; the cause is in the log."""
+
+    error_type = "scoring_failed"
+
+    def __init__(self) -> None:
+        super().__init__("the ranking model failed on this request")
+
+
+class NotReadyError(RankError):
+    """The service is starting or stopping, or its model failed the start-up check."""
+
+    status = 503
+    error_type = "not_ready"
+
+    def __init__(self) -> None:
+        super().__init__("not ready to rank; /readyz says why", retry_after_s=1.0)
+
+
+class DeadlineExpiredError(RankError):
+    """The request was accepted but its deadline passed before all was scored."""
+
+    status = 504
+    error_type = "deadline_expired"
+
+    def __init__(self) -> None:
+        super().__init__("the deadline passed before every candidate was scored")

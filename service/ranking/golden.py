@@ -1,0 +1,47 @@
+"""The start-up check: does the model score its golden pairs on this host as it did at export?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import monotonic
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from service.contract.bundle import GoldenQuery
+from service.ranking.lane import Lane
+
+GOLDEN_TIMEOUT_S = 300.0
+"""For one golden query; generous, for a cold and crowded machine."""
+
+
+class GoldenError(Exception):
+    """A golden pair scored otherwise than at export; the message says which and by how much."""
+
+
+async def check_golden(lane: Lane, golden: Sequence[GoldenQuery], *, tolerance: float) -> float:
+    """Score every golden query through the lane and return the largest deviation, in logits.
+
+    Raises:
+        GoldenError: A score deviates by more than tolerance, or did not come in time.
+        RankError: The lane failed.
+    """
+    largest = 0.0
+    for number, query in enumerate(golden, start=1):
+        deadline = monotonic() + GOLDEN_TIMEOUT_S
+        scores = await lane.score(query.query, query.candidates, deadline)
+        if not scores.complete:
+            raise GoldenError(f"golden query {number} was not scored in {GOLDEN_TIMEOUT_S:g} s")
+        found = deviation(query, scores.values)
+        if not found <= tolerance:
+            raise GoldenError(
+                f"golden query {number} deviates by {found:.6g} from its scores at export; "
+                f"the tolerance is {tolerance:.6g}"
+            )
+        largest = max(largest, found)
+    return largest
+
+
+def deviation(query: GoldenQuery, scores: ArrayLike) -> float:
+    """Return the largest |score - golden score|, in logits; NaN where a score is NaN."""
+    return float(np.abs(np.asarray(scores, dtype=np.float64) - np.asarray(query.scores)).max())

@@ -1,0 +1,37 @@
+"""The one inference runtime that must be installed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from importlib.metadata import distributions
+
+RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
+
+
+class RuntimeChoiceError(Exception):
+    """No runtime, or two that overwrite each other; the message says what to install."""
+
+
+def installed_runtimes() -> set[str]:
+    """Return which of `RUNTIMES` are installed."""
+    names = {(found.metadata["Name"] or "").lower() for found in distributions()}
+    return names.intersection(RUNTIMES)
+
+
+def require_one_runtime(installed: Collection[str]) -> None:
+    """Pass where exactly one runtime is installed.
+
+    Both install the same import package, so that with two of them the last one written wins.
+
+    Raises:
+        RuntimeChoiceError: There is none, or there are two.
+    """
+    if not installed:
+        raise RuntimeChoiceError(
+            "no inference runtime is installed: pip install 'disranker[cpu]' or 'disranker[gpu]'"
+        )
+    if len(installed) > 1:
+        raise RuntimeChoiceError(
+            f"{' and '.join(sorted(installed))} are both installed and overwrite each other: "
+            "uninstall both, then install disranker[cpu] or disranker[gpu]"
+        )

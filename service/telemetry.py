@@ -1,0 +1,147 @@
+"""What the service says of itself: Prometheus instruments and JSON logs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.exposition import generate_latest
+
+from service.contract.bundle import Bundle, Precision
+from service.ranking.batcher import QueueDepth
+
+BUCKETS_MS = (0.5, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 50, 100, 250, 500)
+SLOW_BUCKETS_MS = (1000, 2500, 5000, 10000)  # a CPU's pace
+OUTCOMES = ("ok", "client_error", "rejected", "not_ready", "expired", "cancelled", "error")
+STAGES = ("tokenise", "queue", "infer", "order")
+BUCKETS_S = tuple(ms / 1000 for ms in (*BUCKETS_MS, *SLOW_BUCKETS_MS))
+LABELS = ("model", "version", "variant")
+
+
+class Telemetry:
+    """The instruments of one app, in a registry of their own.
+
+    Every label set exists from the start, so that a rate over it is 0 and not absent.
+    """
+
+    def __init__(self, bundle: Bundle, *, variant: str, precision: Precision) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a `_created` twin for each series is of no use here
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._labels = (bundle.manifest.name, bundle.short_version, variant)
+        self._duration = self._histogram(
+            "disranker_request_duration_seconds", "Seconds from request to response.", "outcome"
+        )
+        self._stage = self._histogram(
+            "disranker_stage_duration_seconds", "Seconds of a ranked request's stages.", "stage"
+        )
+        self._pairs = self._counter("disranker_pairs_total", "Query-document pairs ranked.")
+        self._tokens = self._counter(
+            "disranker_tokens_total", "Tokens of ranked pairs: real, and padded as run.", "kind"
+        )
+        self._misses = self._counter(
+            "disranker_budget_misses_total", "Ranked requests slower than the latency budget."
+        )
+        self._ready = self._gauge("disranker_ready", "1 when ready for traffic.")
+        for outcome in OUTCOMES:
+            self._duration.labels(*self._labels, outcome)
+        for stage in STAGES:
+            self._stage.labels(*self._labels, stage)
+        for kind in ("real", "padded"):
+            self._tokens.labels(*self._labels, kind)
+        info = self._gauge(
+            "disranker_model_info", "The model served; always 1.", "precision", "bundle_version"
+        )
+        info.labels(*self._labels, precision, bundle.manifest.version).set(1)
+
+    def watch_readiness(self, ready: Callable[[], bool]) -> None:
+        """Read the readiness at each scrape."""
+        self._ready.labels(*self._labels).set_function(lambda: float(ready()))
+
+    def watch_queue(self, depth: Callable[[], QueueDepth]) -> None:
+        """Read the queue's depth at each scrape."""
+        for unit in ("requests", "pairs", "tokens"):
+            gauge = self._gauge(f"disranker_queue_{unit}", f"Waiting {unit}, not yet launched.")
+            gauge.labels(*self._labels).set_function(partial(_depth_of, depth, unit))
+
+    def observe_request(self, outcome: str, seconds: float) -> None:
+        """Count a request to rank, whatever became of it."""
+        self._duration.labels(*self._labels, outcome).observe(seconds)
+
+    def observe_ranking(
+        self,
+        *,
+        seconds: float,
+        budget_s: float,
+        pairs: int,
+        real_tokens: int,
+        padded_tokens: int,
+        stages_s: Mapping[str, float],
+    ) -> None:
+        """Count a ranked request."""
+        for stage, stage_s in stages_s.items():
+            self._stage.labels(*self._labels, stage).observe(stage_s)
+        self._pairs.labels(*self._labels).inc(pairs)
+        self._tokens.labels(*self._labels, "real").inc(real_tokens)
+        self._tokens.labels(*self._labels, "padded").inc(padded_tokens)
+        if seconds > budget_s:
+            self._misses.labels(*self._labels).inc()
+
+    def exposition(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def _histogram(self, name: str, text: str, label: str) -> Histogram:
+        return Histogram(name, text, (*LABELS, label), buckets=BUCKETS_S, registry=self.registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        counter = Counter(name, text, (*LABELS, *labels), registry=self.registry)
+        if not labels:
+            counter.labels(*self._labels)
+        return counter
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, (*LABELS, *labels), registry=self.registry)
+
+
+def _depth_of(depth: Callable[[], QueueDepth], unit: str) -> float:
+    return float(getattr(depth(), unit))
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line; `extra={"fields": {...}}` adds keys."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as JSON."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def configure_logging(level: str) -> None:
+    """Send all logs, uvicorn's among them, to stderr as JSON lines."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
