@@ -40,7 +40,7 @@ image-test:  ## Build the image, run it read-only without a network, and rank in
 clean:  ## Remove the environments, the caches and what was built
 	rm -rf .venv .venv-serve .venv-lock build *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	rm -rf .hypothesis .import_linter_cache
-	find service training export tests -name __pycache__ -prune -exec rm -rf {} +
+	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .venv-serve/.ready: pyproject.toml constraints.txt
 	$(call make_venv,.venv-serve)
