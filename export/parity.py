@@ -1,0 +1,159 @@
+"""Does an exported model rank like its checkpoint? Measured on real pairs, held against gates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from service.contract.agreement import kendall_tau_b, top_overlap
+from service.contract.bundle import Precision
+from service.contract.encoding import PairEncoder, TokenPair
+from service.contract.metrics import ndcg
+from service.contract.types import Float32s, RankingExample
+
+ScorePairs = Callable[[Sequence[TokenPair]], Float32s]
+
+
+@dataclass(frozen=True, slots=True)
+class Gates:
+    """What a precision has to keep of the checkpoint's ranking."""
+
+    max_delta: float | None = None
+    min_tau: float | None = None
+    min_overlap: float | None = None
+    max_ndcg_drop: float | None = None
+
+
+GATES: dict[Precision, Gates] = {
+    "fp32": Gates(max_delta=1e-4),
+    "int8": Gates(min_tau=0.98, min_overlap=0.98, max_ndcg_drop=0.005),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """An exported model beside its checkpoint.
+
+    Attributes:
+        queries: Queries with at least two candidates.
+        pairs: Pairs scored.
+        max_delta: Largest |score - torch score|, logits.
+        mean_delta: Mean of the same.
+        kendall_tau: Mean τ-b over queries.
+        top10_overlap: Mean share of the torch top 10 kept, over queries with more than ten
+            candidates (all queries where there is none).
+        ndcg_drop: Torch's mean nDCG@10 less the model's; None without grades.
+    """
+
+    queries: int
+    pairs: int
+    max_delta: float
+    mean_delta: float
+    kendall_tau: float
+    top10_overlap: float
+    ndcg_drop: float | None
+
+    def as_dict(self) -> dict[str, float | None]:
+        """Return the figures rounded for a manifest."""
+        return {
+            name: None if value is None else round(value, 6) for name, value in asdict(self).items()
+        }
+
+    def failures(self, gates: Gates) -> list[str]:
+        """Return one line per gate that does not hold."""
+        checks = (
+            ("max |Δ|", self.max_delta, "at most", gates.max_delta),
+            ("Kendall τ", self.kendall_tau, "at least", gates.min_tau),
+            ("top-10 overlap", self.top10_overlap, "at least", gates.min_overlap),
+            ("nDCG@10 drop", self.ndcg_drop, "at most", gates.max_ndcg_drop),
+        )
+        return [
+            f"{name} is {value:.6f}, the gate is {side} {limit}"
+            for name, value, side, limit in checks
+            if value is not None
+            and limit is not None
+            and not (value <= limit if side == "at most" else value >= limit)
+        ]
+
+
+def torch_scores(checkpoint: Path, examples: Sequence[list[TokenPair]]) -> list[Float32s]:
+    """Return the checkpoint's fp32 scores, each pair in a call of its own at its exact length.
+
+    Args:
+        checkpoint: A Hugging Face folder with one label.
+        examples: Pairs, a list per query.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(checkpoint).float()
+    model.train(False)
+
+    def score(pair: TokenPair) -> float:
+        ids = torch.from_numpy(pair.input_ids)[None, :]  # [1, L]
+        types = torch.from_numpy(pair.token_type_ids)[None, :]
+        mask = torch.ones_like(ids)
+        return float(model(ids, attention_mask=mask, token_type_ids=types).logits[0, 0])
+
+    with torch.inference_mode():
+        return [
+            np.array([score(pair) for pair in pairs], dtype=np.float32)
+            for pairs in tqdm(examples, desc="torch fp32", unit="query", disable=None)
+        ]
+
+
+def encode_examples(
+    encoder: PairEncoder, examples: Sequence[RankingExample]
+) -> list[list[TokenPair]]:
+    """Return the pairs of each example."""
+    return [encoder.encode(example.query, example.candidates) for example in examples]
+
+
+def compare(
+    examples: Sequence[RankingExample],
+    pairs: Sequence[list[TokenPair]],
+    reference: Sequence[Float32s],
+    score: ScorePairs,
+    *,
+    name: str,
+) -> Parity:
+    """Return how a model's scores stand beside the reference's.
+
+    Args:
+        examples: Queries; those with grades enter the nDCG figure.
+        pairs: Their token pairs.
+        reference: Torch's scores of them.
+        score: The model.
+        name: Shown on the progress bar.
+    """
+    deltas: list[Float32s] = []
+    taus: list[float] = []
+    overlaps: list[float] = []
+    short_overlaps: list[float] = []
+    drops: list[float] = []
+    for example, row, expected in tqdm(
+        list(zip(examples, pairs, reference, strict=True)), desc=name, unit="query", disable=None
+    ):
+        found = score(row)
+        deltas.append(np.abs(found - expected))
+        if len(row) > 1:
+            tau = kendall_tau_b(expected, found)
+            taus.append(1.0 if np.isnan(tau) else tau)
+            target = overlaps if len(row) > 10 else short_overlaps
+            target.append(top_overlap(expected, found, 10))
+        if example.grades is not None:
+            drops.append(ndcg(example.grades, expected, 10) - ndcg(example.grades, found, 10))
+    flat = np.concatenate(deltas)
+    return Parity(
+        queries=len(taus),
+        pairs=len(flat),
+        max_delta=float(flat.max()),
+        mean_delta=float(flat.mean()),
+        kendall_tau=float(np.mean(taus)) if taus else 1.0,
+        top10_overlap=float(np.mean(overlaps or short_overlaps or [1.0])),
+        ndcg_drop=float(np.mean(drops)) if drops else None,
+    )

