@@ -92,7 +92,7 @@ def install(app: FastAPI) -> None:
 async def _on_rank_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RankError)  # noqa: S101 - Starlette types handlers by the base class
     record = record_of(request)
-    if error.status >= 500:
+    if error.status == 500:  # the others are overload and start-up, told by the request's line
         fields = {"request_id": record.request_id, "error_type": error.error_type}
         log.error("ranking failed", exc_info=error, extra={"fields": fields})
     return problem_response(

@@ -1,0 +1,23 @@
+"""Requests and what every error has in common."""
+
+from typing import Any
+
+import httpx
+
+CAT = {"text": "cat"}
+
+
+def assert_problem(response: httpx.Response, status: int) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem: dict[str, Any] = response.json()
+    assert problem["status"] == status
+    assert problem["detail"] == problem["message"] == problem["error"]
+    assert isinstance(problem["detail"], str)
+    assert problem["request_id"] == response.headers["x-request-id"]
+    assert all(isinstance(problem[name], str) for name in ("type", "title", "error_type"))
+    return problem
+
+
+def request(**fields: Any) -> dict[str, Any]:
+    return {"query": "cat", "candidates": [CAT], **fields}

@@ -1,0 +1,74 @@
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from service.app import create_app
+from service.contract.bundle import Bundle, Precision
+from service.engines.engine import Engine
+from service.engines.onnx import OnnxEngine
+from service.scorers.onnx import OnnxScorer
+from service.settings import Settings
+from tests.tiny import tiny_bundle
+
+Client = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def bundle(bundle_path: Path) -> Bundle:
+    return Bundle.open(bundle_path)
+
+
+@pytest.fixture(scope="session")
+def build_app(bundle: Bundle) -> Callable[..., FastAPI]:
+    def build(
+        engine: Engine | None = None, *, precision: Precision = "int8", **settings: Any
+    ) -> FastAPI:
+        scorer = OnnxScorer(bundle.model_path(precision), threads=1)
+        return create_app(
+            Settings(bundle=bundle.root, **settings),
+            bundle=bundle,
+            engine=engine or OnnxEngine(scorer),
+            precision=precision,
+        )
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def serving(build_app: Callable[..., FastAPI]) -> Client:
+    """Return a context manager: the app, started and ready, behind an HTTP client."""
+
+    @asynccontextmanager
+    async def run(*args: Any, **kwargs: Any) -> AsyncIterator[httpx.AsyncClient]:
+        async with started(build_app(*args, **kwargs)) as client:
+            with anyio.fail_after(30):
+                while (await client.get("/readyz")).status_code != 200:  # noqa: ASYNC110
+                    await anyio.sleep(0.01)
+            yield client
+
+    return run
+
+
+@asynccontextmanager
+async def started(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """Run an app's lifespan around a client that speaks to it in process."""
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+            yield client

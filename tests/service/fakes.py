@@ -1,0 +1,61 @@
+# ruff: noqa: ARG002 - fakes have the signature of what they stand for
+"""Engines for the seam: they score without a model and do as they are told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+
+from service.contract.encoding import TokenPair
+from service.contract.types import Scores
+from service.engines.engine import EngineError
+
+
+def pair(*, tokens: int = 8, mark: int = 0) -> TokenPair:
+    """Return a pair of a length whose first id is `mark`; the gated engine scores it so."""
+    ids = np.zeros(tokens, dtype=np.int64)
+    ids[0] = mark
+    return TokenPair(ids, 1)
+
+
+def marks(pairs: Sequence[TokenPair]) -> list[int]:
+    return [int(pair.input_ids[0]) for pair in pairs]
+
+
+class GatedEngine:
+    """Waits for `open` before each launch, and keeps a list of all launches."""
+
+    def __init__(self, *, opened: bool = True) -> None:
+        self.open = asyncio.Event()
+        if opened:
+            self.open.set()
+        self.launches: list[list[int]] = []
+        self.poison: int | None = None
+
+    async def score(self, pairs: Sequence[TokenPair], deadline: float) -> Scores:
+        found = marks(pairs)
+        self.launches.append(found)
+        await self.open.wait()
+        if self.poison in found:
+            raise EngineError("poisoned")
+        tokens = sum(map(len, pairs))
+        values = np.array(found, dtype=np.float32)
+        return Scores(values, np.ones(len(pairs), dtype=np.bool_), tokens, tokens)
+
+
+class ShortEngine:
+    """Answers with one score too few."""
+
+    async def score(self, pairs: Sequence[TokenPair], deadline: float) -> Scores:
+        n = len(pairs) - 1
+        return Scores(np.zeros(n, dtype=np.float32), np.ones(n, dtype=np.bool_))
+
+
+class HungEngine:
+    """Never answers."""
+
+    async def score(self, pairs: Sequence[TokenPair], deadline: float) -> Scores:
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
