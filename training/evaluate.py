@@ -39,9 +39,15 @@ class Evaluation:
     pnr: Estimate
 
     def as_dict(self) -> dict[str, object]:
-        """Return plain values for JSON: each figure as [value, low, high]."""
+        """Return plain values for JSON: each figure as [value, low, high].
+
+        None stands for what JSON cannot say: a PNR without discordant pairs, or without any.
+        """
         figures = {
-            name: [round(part, 4) for part in (figure.value, figure.low, figure.high)]
+            name: [
+                round(part, 4) if np.isfinite(part) else None
+                for part in (figure.value, figure.low, figure.high)
+            ]
             for name, figure in (
                 ("ndcg_at_5", self.ndcg_at_5),
                 ("ndcg_at_10", self.ndcg_at_10),
@@ -102,32 +108,50 @@ def _pnr_estimate(counts: list[PairCounts], picks: NDArray[np.int64]) -> Estimat
     return Estimate(sum(counts, PairCounts()).pnr, float(low), float(high))
 
 
-def fit_relevance(
-    scores: Sequence[float], relevant: Sequence[bool], *, steps: int = 50
-) -> tuple[float, float]:
+def fit_relevance(scores: Sequence[float], relevant: Sequence[bool]) -> tuple[float, float]:
     """Return Platt's (scale, offset) so that sigmoid(scale · score + offset) ≈ P(relevant).
 
-    (1.0, 0.0), the plain sigmoid, where the labels are all alike or the fit would turn the
-    order round (scale ≤ 0).
+    (1.0, 0.0), the plain sigmoid, where the labels or the scores are all alike, or the fit would
+    turn the order round (scale ≤ 0).
 
     Source:
-        Platt 1999, with his smoothed targets; Newton's method on two parameters.
+        Platt 1999, with his smoothed targets; Newton's method with backtracking, Lin, Lin and
+        Weng 2007.
     """
     x = np.asarray(scores, dtype=np.float64)
     y = np.asarray(relevant, dtype=bool)
     positives, negatives = int(y.sum()), int((~y).sum())
-    if not positives or not negatives:
+    if not positives or not negatives or x.min() == x.max():
         return 1.0, 0.0
     target = np.where(y, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    design = np.stack([x, np.ones_like(x)], axis=1)  # [N, 2]
-    weights = np.array([1.0, 0.0])
+    mean, std = float(x.mean()), float(x.std())
+    start = np.array([0.0, np.log((positives + 1) / (negatives + 1))])
+    slope, level = _logistic(np.stack([(x - mean) / std, np.ones_like(x)], axis=1), target, start)
+    scale = slope / std
+    return (scale, level - scale * mean) if scale > 0 else (1.0, 0.0)
+
+
+def _logistic(
+    design: NDArray[np.float64],
+    target: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    *,
+    steps: int = 100,
+) -> tuple[float, float]:
+    """Return the two weights of least cross-entropy; whole Newton steps alone can diverge."""
+
+    def loss(candidate: NDArray[np.float64]) -> float:
+        z = design @ candidate
+        return float((np.logaddexp(0, z) - target * z).sum())
+
     for _ in range(steps):
-        p = 1 / (1 + np.exp(-np.clip(design @ weights, -30, 30)))
+        p = np.exp(-np.logaddexp(0, -(design @ weights)))
         gradient = design.T @ (p - target)
         hessian = (design * (p * (1 - p))[:, None]).T @ design + 1e-9 * np.eye(2)
         step = np.linalg.solve(hessian, gradient)
+        while loss(weights - step) > loss(weights) and float(np.abs(step).max()) > 1e-12:
+            step /= 2
         weights = weights - step
         if float(np.abs(step).max()) < 1e-9:
             break
-    scale, offset = (float(weight) for weight in weights)
-    return (scale, offset) if np.isfinite(weights).all() and scale > 0 else (1.0, 0.0)
+    return float(weights[0]), float(weights[1])
