@@ -226,7 +226,7 @@ def write_bundle(
 
 def _read_manifest(root: Path) -> Manifest:
     try:
-        fields = from_json((root / MANIFEST).read_bytes(), allow_inf_nan=False)
+        fields = from_json((root / MANIFEST).read_bytes())
     except FileNotFoundError:
         raise BundleError(f"{root} is no bundle: it has no {MANIFEST}") from None
     except (OSError, ValueError) as error:
