@@ -15,9 +15,14 @@ from tests.contract.bundles import read_fields, reseal, swap_file, written
 FILES = ("manifest.json", "tokenizer.json", "model.onnx", "model.int8.onnx", "golden.jsonl")
 
 
+@pytest.fixture(scope="module")
+def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(tmp_path_factory.mktemp("intact"))
+
+
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return written(tmp_path)
+def root(intact: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(intact, tmp_path / "models" / "tiny")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -38,8 +43,10 @@ def test_any_changed_byte_is_seen(root: Path, name: str) -> None:
 def test_a_truncated_file_is_seen(root: Path, name: str, keep: int) -> None:
     intact = (root / name).read_bytes().rstrip()
     (root / name).write_bytes(intact[:keep])
-    with pytest.raises(BundleError, match=name):
+    with pytest.raises(BundleError, match=name) as refusal:
         Bundle.open(root)
+    if name != "manifest.json":
+        assert f"has {len(intact[:keep])} bytes, the manifest says" in str(refusal.value)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -63,7 +70,7 @@ def test_a_missing_file_is_seen(root: Path, name: str, instead: str) -> None:
         Bundle.open(root)
 
 
-@pytest.mark.parametrize("where", ["absent", "sources", "sources/model.onnx"])
+@pytest.mark.parametrize("where", ["absent", "models", "models/tiny/model.onnx"])
 def test_what_is_no_bundle_is_refused_by_name(root: Path, tmp_path: Path, where: str) -> None:
     with pytest.raises(BundleError, match=where):
         Bundle.open(tmp_path / where)

@@ -230,6 +230,7 @@ def framed(pair: str, cls: str = "[CLS]", sep: str = "[SEP]") -> Tokenizer:
     "tokenizer",
     [
         pytest.param(framed("<s> $A </s> </s> $B </s>", "<s>", "</s>"), id="roberta"),
+        pytest.param(framed("<s> $A </s> $B:1 </s>:1", "<s>", "</s>"), id="other-names"),
         pytest.param(framed("[CLS] $A [SEP] $B [SEP]"), id="no-segments"),
         pytest.param(framed("$A [SEP] $B:1 [SEP]:1 [CLS]"), id="xlnet"),
         pytest.param(framed(""), id="no-frame"),
