@@ -13,6 +13,7 @@ PACKAGED_MINILM = "packaged:all-MiniLM-L6-v2"
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class RecipeError(Exception):
@@ -93,6 +94,17 @@ class Student(_Part):
     max_query_length: int = Field(64, ge=1)
     dropout: Fraction = 0.1
 
+    @model_validator(mode="after")
+    def _leaves_room(self) -> Self:
+        if self.max_length < self.max_query_length + 4:
+            raise ValueError(
+                f"max_length {self.max_length} leaves no room for a document beside "
+                f"max_query_length {self.max_query_length} and 3 special tokens"
+            )
+        if self.layers is not None and len(set(self.layers)) < len(self.layers):
+            raise ValueError(f"layers {self.layers} names a layer twice")
+        return self
+
 
 class Optimiser(_Part):
     """AdamW with linear warm-up and linear decay to zero."""
@@ -108,7 +120,7 @@ class DistillRecipe(_Part):
     """One distillation: teachers' scores into a student (DisRanker section 3.4)."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: int = 0
+    seed: Seed = 0
     student: Student = Student()
     train: tuple[TrainSource, ...] = Field(min_length=1)
     validation: tuple[JudgedSet, ...] = Field(min_length=1)
@@ -133,7 +145,7 @@ class LabelRecipe(_Part):
     )
     teacher_kind: Literal["bi-encoder", "cross-encoder"] = "bi-encoder"
     max_length: int = Field(256, ge=8)
-    seed: int = 0
+    seed: Seed = 0
     sources: tuple[Source, ...] = Field(min_length=1)
     queries_per_shard: int = Field(256, ge=1)
     batch_tokens: int = Field(8192, ge=16)

@@ -1,0 +1,151 @@
+"""Recipes: what ships loads, and a mistake is answered with file, field and value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from training.recipe import (
+    DistillRecipe,
+    EvaluateRecipe,
+    JudgedSet,
+    LabelRecipe,
+    Labels,
+    RecipeError,
+    load_recipe,
+)
+
+SHIPPED = Path(__file__).parents[2] / "training" / "recipes"
+
+DISTILL = """
+name = "toy"
+
+[[train]]
+teacher = "grades"
+source = { kind = "judged", path = "toy", split = "train" }
+
+[[validation]]
+path = "toy"
+split = "val"
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_every_shipped_recipe_loads() -> None:
+    for path in SHIPPED.glob("*.toml"):
+        if path.name.startswith("evaluate"):
+            load_recipe(path, EvaluateRecipe)
+        elif path.name.endswith("labels.toml"):
+            load_recipe(path, LabelRecipe)
+        else:
+            load_recipe(path, DistillRecipe)
+
+
+def test_the_shipped_student_is_trained_on_the_labels_that_ship() -> None:
+    labels = load_recipe(SHIPPED / "default-labels.toml", LabelRecipe)
+    sources = [part.source for part in load_recipe(SHIPPED / "default.toml", DistillRecipe).train]
+    assert Labels(path=Path("runs") / labels.name) in sources
+
+
+def test_what_the_shipped_student_is_judged_on_it_was_not_trained_on() -> None:
+    recipe = load_recipe(SHIPPED / "default.toml", DistillRecipe)
+    labels = load_recipe(SHIPPED / "default-labels.toml", LabelRecipe)
+    sources = [*(part.source for part in recipe.train), *labels.sources]
+    taught = {(part.path, part.split) for part in sources if isinstance(part, JudgedSet)}
+    judged = load_recipe(SHIPPED / "evaluate.toml", EvaluateRecipe).sets
+    for part in (*judged, *recipe.validation):
+        assert (part.path, part.split) not in taught
+        assert (part.path, None) not in taught
+
+
+def test_defaults_are_the_papers(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, DISTILL), DistillRecipe)
+    assert recipe.beta == 0.4
+    assert (recipe.student.max_length, recipe.student.max_query_length) == (256, 64)
+
+
+MISTAKES = {
+    "unknown field": ('name = "toy"', 'name = "toy"\nbatch_size = 8', "batch_size", "Extra"),
+    "unknown inner field": ('split = "val"', 'splitt = "val"', "validation.0.splitt", "'val'"),
+    "wrong type": ('name = "toy"', 'name = "toy"\nepochs = "many"', "epochs", "'many'"),
+    "out of range": ('name = "toy"', 'name = "toy"\nbeta = -1', "beta", "-1"),
+    "not a number": ('name = "toy"', 'name = "toy"\nbeta = nan', "beta", "nan"),
+    "negative seed": ('name = "toy"', 'name = "toy"\nseed = -1', "seed", "-1"),
+    "endless rate": (
+        "[[validation]]",
+        "[optimiser]\nlearning_rate = inf\n[[validation]]",
+        "optimiser.learning_rate",
+        "inf",
+    ),
+    "name that is a path": ('name = "toy"', 'name = "../toy"', "name", "'../toy'"),
+    "missing field": ('name = "toy"', "", "name", "required"),
+    "unknown source": ('kind = "judged"', 'kind = "clicks"', "train.0.source", "clicks"),
+    "unknown teacher": ('teacher = "grades"', 'teacher = "gpt"', "train.0.teacher", "'gpt'"),
+    "labels of a judged set": (
+        'teacher = "grades"',
+        'teacher = "labels"',
+        "train.0",
+        'needs a source of kind "labels"',
+    ),
+    "grades of retrieved documents": (
+        '{ kind = "judged", path = "toy", split = "train" }',
+        '{ kind = "retrieved", queries = "q.tsv", corpora = ["toy"] }',
+        "train.0",
+        "carry no grades",
+    ),
+    "query that fills the pair": (
+        "[[validation]]",
+        "[student]\nmax_length = 67\n[[validation]]",
+        "student",
+        "max_query_length 64",
+    ),
+    "layer kept twice": (
+        "[[validation]]",
+        "[student]\nlayers = [0, 0]\n[[validation]]",
+        "student",
+        "names a layer twice",
+    ),
+    "no TOML": ('name = "toy"', "name: toy", "not a TOML file", "line 2"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_named_with_file_and_field(mistake: str, tmp_path: Path) -> None:
+    old, new, field, detail = MISTAKES[mistake]
+    assert old in DISTILL
+    path = write(tmp_path, DISTILL.replace(old, new, 1))
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, DistillRecipe)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert f"{field}:" in message
+    assert detail in message
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"absent\.toml: No such file"):
+        load_recipe(tmp_path / "absent.toml", DistillRecipe)
+
+
+def test_bytes_that_are_no_utf8_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_bytes(b'name = "\xff"\n')
+    with pytest.raises(RecipeError, match=r"recipe\.toml: not a TOML file"):
+        load_recipe(path, DistillRecipe)
+
+
+@pytest.mark.parametrize("section", ["train", "validation"])
+def test_a_recipe_needs_something_to_train_and_to_validate_on(section: str, tmp_path: Path) -> None:
+    other = "validation" if section == "train" else "train"
+    kept = DISTILL.split("[[")
+    text = kept[0] + "".join(f"[[{part}" for part in kept[1:] if part.startswith(other))
+    with pytest.raises(RecipeError, match=rf"{section}: "):
+        load_recipe(write(tmp_path, text), DistillRecipe)
+    with pytest.raises(RecipeError, match=rf"{section}: "):
+        load_recipe(write(tmp_path, f"{section} = []\n{text}"), DistillRecipe)
