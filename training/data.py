@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import math
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,7 +48,8 @@ def read_judged(source: JudgedSet, data: Path) -> list[RankingExample]:
     corpus = read_corpus(root / "corpus.jsonl.gz")
     qrels = read_qrels(root / source.qrels)
     if source.split is not None:
-        keep = {row[0] for row in _rows(root / source.split_file, 2) if row[1] == source.split}
+        rows = _rows(root / source.split_file, 2)
+        keep = {query_id for _, (query_id, split) in rows if split == source.split}
         queries = {query_id: text for query_id, text in queries.items() if query_id in keep}
     pools = (
         {query_id: list(grades) for query_id, grades in qrels.items()}
@@ -80,12 +83,14 @@ def read_labels(folder: Path) -> list[RankingExample]:
     """Return the examples of a label folder, in the order they were scored.
 
     Raises:
-        RecipeError: The folder is no finished label folder.
+        RecipeError: The folder is no finished label folder, or has lost a shard since.
     """
     import pyarrow.parquet as pq
 
-    if not (folder / "labels.json").is_file():
+    done = folder / "labels.json"
+    if not done.is_file():
         raise RecipeError(f"{folder}: no finished labels here; run `training label` to its end")
+    queries = json.loads(done.read_text(encoding="utf-8"))["queries"]
     examples = []
     for shard in sorted(folder.glob("part-*.parquet")):
         for row in pq.read_table(shard).to_pylist():
@@ -100,6 +105,11 @@ def read_labels(folder: Path) -> list[RankingExample]:
                     tuple(row["teacher_scores"]),
                 )
             )
+    if len(examples) != queries:
+        raise RecipeError(
+            f"{folder}: {len(examples)} queries, labels.json says {queries}; "
+            "`training label` makes lost shards again"
+        )
     return examples
 
 
@@ -117,6 +127,8 @@ def retrieve(source: Retrieved, data: Path) -> list[RankingExample]:
         for document in read_corpus(data / name / "corpus.jsonl.gz").values()
         if document_text(document).strip()
     ]
+    if not documents or not queries:
+        raise RecipeError(f"{source.queries}, {source.corpora}: no query or no document with text")
     index = bm25s.BM25()
     texts = [document_text(document) for document in documents]
     index.index(bm25s.tokenize(texts, show_progress=False), show_progress=False)
@@ -146,7 +158,10 @@ def read_corpus(path: Path) -> Corpus:
         try:
             fields: dict[str, Any] = json.loads(line)
             name = str(fields["id"])
-            corpus[name] = Candidate(name, fields.get("title") or "", fields.get("text") or "")
+            title, text = fields.get("title") or "", fields.get("text") or ""
+            if not (isinstance(title, str) and isinstance(text, str)):
+                raise TypeError("title and text must be strings")
+            corpus[name] = Candidate(name, title, text)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RecipeError(f"{where}: not a document: {error!r}") from None
     return corpus
@@ -154,34 +169,47 @@ def read_corpus(path: Path) -> Corpus:
 
 def read_queries(path: Path) -> dict[str, str]:
     """Return the texts of a `queries.tsv` by query id."""
-    return {row[0]: row[1] for row in _rows(path, 2)}
+    return {query_id: text for _, (query_id, text) in _rows(path, 2)}
 
 
 def read_qrels(path: Path) -> Qrels:
     """Return the grades of a `qrels.tsv`: query id to document id to grade."""
     qrels: Qrels = defaultdict(dict)
-    for row in _rows(path, 3):
-        try:
-            qrels[row[0]][row[1]] = float(row[2])
-        except ValueError:
-            raise RecipeError(f"{path}: grade {row[2]!r} of query {row[0]} is no number") from None
+    for where, (query_id, document_id, grade) in _rows(path, 3):
+        qrels[query_id][document_id] = _number(where, "grade", grade)
     return dict(qrels)
 
 
 def _read_run(path: Path, retriever: str | None, depth: int) -> dict[str, list[str]]:
-    ranked: dict[str, list[tuple[int, str]]] = defaultdict(list)
-    for query_id, document_id, name, rank in _rows(path, 4):
-        if retriever in (None, name) and int(rank) <= depth:
-            ranked[query_id].append((int(rank), document_id))
+    ranked: dict[str, list[tuple[float, str]]] = defaultdict(list)
+    retrievers = set()
+    for where, (query_id, document_id, name, text) in _rows(path, 4):
+        rank = _number(where, "rank", text)
+        retrievers.add(name)
+        if retriever in (None, name) and rank <= depth:
+            ranked[query_id].append((rank, document_id))
+    if retriever is None and len(retrievers) > 1:
+        raise RecipeError(f"{path}: runs of {sorted(retrievers)}; choose one as `retriever`")
     return {query_id: [name for _, name in sorted(rows)] for query_id, rows in ranked.items()}
 
 
-def _rows(path: Path, columns: int) -> Iterator[list[str]]:
+def _number(where: str, name: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise RecipeError(f"{where}: {name} {text!r} is no finite number")
+    return value
+
+
+def _rows(path: Path, columns: int) -> Iterator[tuple[str, list[str]]]:
+    """Yield (file:line, first columns) of a tab-separated file."""
     for where, line in _lines(path):
         row = line.split("\t")
         if len(row) < columns:
             raise RecipeError(f"{where}: {len(row)} columns, expected {columns}")
-        yield row[:columns]
+        yield where, row[:columns]
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
@@ -197,5 +225,5 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
                     yield f"{path}:{number}", line.rstrip("\n")
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such file; is --data right?") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: {error}") from None
