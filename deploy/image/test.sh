@@ -9,6 +9,7 @@ name=disranker-image-test-$$
 debian_base=localhost/python-debian:bookworm
 
 main() {
+    trap clean_up EXIT
     if timeout 10 docker info >/dev/null 2>&1; then
         engine=docker
         run_options=()
@@ -22,8 +23,6 @@ main() {
         install_missing podman runc
         choose_base
     fi
-    trap clean_up EXIT
-
     local began=$SECONDS
     timeout 900 deploy/image/build.sh "$image"
     echo "built $image in $((SECONDS - began)) s"
@@ -65,14 +64,12 @@ choose_base() {
     podman image exists "$BASE" && return
     echo "no registry gives $official: making $BASE"
     install_missing debootstrap
-    local work
     work=$(mktemp -d)
     timeout 600 debootstrap --variant=minbase \
         --include=python3,python3-venv,ca-certificates bookworm "$work" >"$work.log" ||
         { tail "$work.log" >&2 && exit 1; }
     rm -rf "$work"/var/cache/apt/* "$work"/var/lib/apt/lists/*
-    tar -C "$work" -c . | podman import - "$BASE"
-    rm -rf "$work" "$work.log"
+    tar -C "$work" -c . | podman import - "$BASE" >/dev/null
 }
 
 stop_cleanly() {
@@ -87,6 +84,7 @@ clean_up() {
     local status=$?
     ((status == 0)) || "$engine" logs "$name" 2>&1 | tail -n 20 >&2 || true
     "$engine" rm --force "$name" >/dev/null 2>&1 || true
+    [[ -z ${work:-} ]] || rm -rf --one-file-system "$work" "$work.log"
 }
 
 main
