@@ -6,7 +6,7 @@ import asyncio
 import gc
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 
 VARIANT = "primary"
 """The one variant until there are several."""
+
+STOP_S = 1.0
+"""For the batcher's last launch; every request is answered by then, only a hung engine is not."""
 
 
 def create_app(
@@ -79,7 +82,9 @@ def create_app(
         readiness.stopping = True
         warm_up.cancel()
         await asyncio.gather(warm_up, return_exceptions=True)
-        await batcher.stop()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_S):
+                await batcher.stop()
         lane.close()
 
     telemetry.watch_readiness(lambda: readiness.reason is None)

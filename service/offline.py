@@ -110,7 +110,7 @@ def read_candidates(source: str) -> list[Candidate]:
         try:
             found.append(RankCandidate.model_validate_json(line).candidate())
         except ValidationError as error:
-            fault = faults_of(error)[0]
+            fault = faults_of(error, whole="candidate")[0]
             raise CandidatesError(f"{source}:{number}: {fault.field}: {fault.message}") from None
     if not found:
         raise CandidatesError(f"{source}: no candidates; give one JSON object a line")

@@ -20,6 +20,9 @@ KEEP_ALIVE_S = 75
 SETTLE_S = 0.2
 """For requests already on their way over open connections when the stop begins."""
 
+BACKLOG = 2048
+"""Connections the kernel may hold for us while the event loop is busy."""
+
 
 class GracefulServer(uvicorn.Server):
     """Stops on SIGTERM and SIGINT: red, no new connections, accepted requests answered."""
@@ -56,7 +59,10 @@ def listen(host: str, port: int) -> socket.socket:
         OSError: The address cannot be taken.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=2048)
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise OSError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
 
 
 def build_server(app: FastAPI, settings: Settings, readiness: Readiness) -> GracefulServer:

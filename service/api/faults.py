@@ -18,10 +18,15 @@ _ECHOED = ("top_k", "deadline_ms", "return_documents", "id")
 _MESSAGES = {"extra_forbidden": "unknown field", "missing": "required field is missing"}
 
 
-def faults_of(error: ValidationError) -> tuple[Fault, ...]:
-    """Return the first `MAX_FAULTS` faults, each with its field, value and limit."""
+def faults_of(error: ValidationError, *, whole: str = "body") -> tuple[Fault, ...]:
+    """Return the first `MAX_FAULTS` faults, each with its field, value and limit.
+
+    Args:
+        error: What pydantic found.
+        whole: The name of the validated thing, where no field of it is to blame.
+    """
     details = error.errors(include_url=False)[:MAX_FAULTS]
-    return tuple(_fault(detail) for detail in details)
+    return tuple(_fault(detail, whole) for detail in details)
 
 
 def echo(value: object) -> str:
@@ -30,18 +35,18 @@ def echo(value: object) -> str:
     return text if len(text) <= MAX_ECHO_CHARS else f"{text[:MAX_ECHO_CHARS]}…"
 
 
-def _fault(detail: Mapping[str, Any]) -> Fault:
+def _fault(detail: Mapping[str, Any], whole: str) -> Fault:
     context = detail.get("ctx", {})
     limit = next((context[name] for name in _LIMITS if name in context), None)
     message = _MESSAGES.get(detail["type"], detail["msg"])
-    return Fault(_path(detail["loc"]), message, value=_value(detail), limit=limit)
+    return Fault(_path(detail["loc"]) or whole, message, value=_value(detail), limit=limit)
 
 
 def _path(loc: tuple[int | str, ...]) -> str:
     path = ""
     for part in loc:
         path += f"[{part}]" if isinstance(part, int) else f".{echo(part)}"
-    return path.removeprefix(".") or "body"
+    return path.removeprefix(".")
 
 
 def _value(detail: Mapping[str, Any]) -> str | int | float | None:

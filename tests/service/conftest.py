@@ -12,6 +12,7 @@ from service.app import create_app
 from service.contract.bundle import Bundle, Precision
 from service.engines.engine import Engine
 from service.engines.onnx import OnnxEngine
+from service.ranking.readiness import Readiness
 from service.scorers.onnx import OnnxScorer
 from service.settings import Settings
 from tests.tiny import tiny_bundle
@@ -37,7 +38,11 @@ def bundle(bundle_path: Path) -> Bundle:
 @pytest.fixture(scope="session")
 def build_app(bundle: Bundle) -> Callable[..., FastAPI]:
     def build(
-        engine: Engine | None = None, *, precision: Precision = "int8", **settings: Any
+        engine: Engine | None = None,
+        *,
+        precision: Precision = "int8",
+        readiness: Readiness | None = None,
+        **settings: Any,
     ) -> FastAPI:
         scorer = OnnxScorer(bundle.model_path(precision), threads=1)
         return create_app(
@@ -45,6 +50,7 @@ def build_app(bundle: Bundle) -> Callable[..., FastAPI]:
             bundle=bundle,
             engine=engine or OnnxEngine(scorer),
             precision=precision,
+            readiness=readiness,
         )
 
     return build

@@ -19,6 +19,7 @@ from service.contract.bundle import Bundle
 from service.contract.encoding import TokenPair
 from service.contract.types import Scores
 from service.engines.onnx import OnnxEngine
+from service.ranking.readiness import Readiness
 from service.scorers.onnx import OnnxScorer
 from service.settings import Settings
 from service.telemetry import JsonFormatter
@@ -65,7 +66,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-async def test_not_ready_while_warming_up_then_ready_then_stopping(
+async def test_red_while_warming_up_green_when_golden_scores_matched(
     bundle: Bundle, build_app: Callable[..., FastAPI]
 ) -> None:
     gate = Gate(bundle)
@@ -86,6 +87,25 @@ async def test_not_ready_while_warming_up_then_ready_then_stopping(
         assert (await client.get("/readyz")).json() == {"ready": True, "reason": None}
         assert (await samples(client))["disranker_ready", ""] == 1
         assert (await client.post("/rank", json=request())).status_code == 200
+
+
+async def test_red_while_stopping_but_what_still_arrives_is_ranked(serving: Client) -> None:
+    readiness = Readiness()
+    async with serving(readiness=readiness) as client:
+        readiness.stopping = True
+        red = await client.get("/readyz")
+        assert (red.status_code, red.json()["reason"]) == (503, "stopping")
+        assert (await client.post("/rank", json=request())).status_code == 200
+
+
+async def test_hung_engine_does_not_hold_up_the_stop(
+    bundle: Bundle, build_app: Callable[..., FastAPI]
+) -> None:
+    gate = Gate(bundle)
+    gate.open.clear()
+    with anyio.fail_after(20):
+        async with started(build_app(gate)) as client:
+            assert (await client.get("/readyz")).status_code == 503
 
 
 async def test_golden_mismatch_keeps_readiness_red_and_says_by_how_much(bundle: Bundle) -> None:
