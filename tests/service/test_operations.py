@@ -5,7 +5,7 @@ import asyncio
 import dataclasses
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import anyio
 import httpx
@@ -286,6 +286,35 @@ async def test_log_has_one_line_a_request_and_no_text(
     assert stories["good-1"]["infer_ms"] > 0
     assert stories["bad-1"]["status"] == 422
     assert stories["bad-2"]["status"] == 400
+
+
+async def test_error_nobody_foresaw_is_a_fixed_500(
+    build_app: Callable[..., FastAPI], caplog: pytest.LogCaptureFixture
+) -> None:
+    app = build_app()
+
+    @app.get("/boom")
+    async def boom() -> None:
+        raise KeyError("inner detail")
+
+    async with started(app) as client:
+        answer = await client.get("/boom", headers={"X-Request-Id": "boom-1"})
+    assert assert_problem(answer, 500)["detail"] == "internal error"
+    (line,) = [record for record in caplog.records if record.message == "unexpected error"]
+    told = json.loads(JsonFormatter().format(line))
+    assert told["request_id"] == "boom-1"
+    assert "inner detail" in told["exception"]
+
+
+async def test_body_that_never_ends_is_408(serving: Client) -> None:
+    async def stalled() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    async with serving(default_deadline_ms=50) as client:
+        answer = await client.post("/rank", content=stalled())
+    assert assert_problem(answer, 408)["error_type"] == "body_too_slow"
+    assert answer.headers["connection"] == "close"
 
 
 async def test_root_points_to_what_is_served(serving: Client) -> None:
