@@ -19,7 +19,7 @@ from service.contract.bundle import Bundle, Precision
 from service.engines.engine import Engine
 from service.ranking.admission import Admission
 from service.ranking.batcher import Batcher
-from service.ranking.golden import GoldenError, check_golden
+from service.ranking.golden import GoldenError, check_golden, rehearse
 from service.ranking.lane import Lane, LocalLane
 from service.ranking.ranker import Ranker
 from service.ranking.readiness import Readiness
@@ -108,6 +108,7 @@ async def _warm_up(lane: Lane, bundle: Bundle, tolerance: float, readiness: Read
     """Turn the readiness green once the golden scores match; say why where they do not."""
     try:
         largest = await check_golden(lane, bundle.golden, tolerance=tolerance)
+        await rehearse(lane, bundle.golden, max_length=bundle.manifest.max_length)
     except GoldenError as error:
         readiness.fault = str(error)
         log.error("the start-up check failed", extra={"fields": {"reason": str(error)}})

@@ -21,8 +21,14 @@ BYTES_TOKENISED_PER_TOKEN = 400
 HEADROOM = 1.1
 """A deadline named as feasible stays so when the measured speed drops a little."""
 
+DOUBT = 2.0
+"""How much faster than the best launch an engine may prove to be, or text cheaper than its bytes.
+
+Requests refused as infeasible teach nothing, so an estimate that errs must err towards trying.
+"""
+
 SMOOTHING = 0.05
-"""Weight of the newest launch in the measured speed."""
+"""Weight of the newest launch in the measured speed, once there are 1 / SMOOTHING of them."""
 
 
 @dataclass(slots=True, eq=False)
@@ -34,9 +40,9 @@ class _Ticket:
 class Admission:
     """Accepts a whole request or none of it.
 
-    The cost is estimated in tokens, the speed measured in real tokens a second over the latest
-    launches (the first ones are the golden pairs'). Work with an earlier deadline is ahead in
-    the queue; all accepted work counts against the bound.
+    The cost is estimated in tokens, the speed measured in real tokens a second: the best launch
+    so far tells what an idle engine could do, the latest ones how fast a backlog shrinks. Work
+    with an earlier deadline is ahead in the queue; all accepted work counts against the bound.
     """
 
     def __init__(self, *, max_length: int, max_query_length: int, max_backlog_tokens: int) -> None:
@@ -51,19 +57,28 @@ class Admission:
         self._max_query_length = max_query_length
         self._max_backlog_tokens = max_backlog_tokens
         self._tickets: set[_Ticket] = set()
+        self._launches = 0
         self._tokens = 0.0
         self._seconds = 0.0
+        self._best_tokens_per_s = 0.0
 
     @property
     def tokens_per_s(self) -> float:
-        """The engine's measured speed; infinite before the first launch."""
+        """The engine's speed over the latest launches; infinite before the first."""
         return self._tokens / self._seconds if self._seconds else math.inf
+
+    @property
+    def best_tokens_per_s(self) -> float:
+        """The speed of the fastest launch; infinite before the first."""
+        return self._best_tokens_per_s or math.inf
 
     def observe(self, tokens: int, seconds: float) -> None:
         """Learn from a launch: its real tokens and how long it took."""
-        weight = SMOOTHING if self._seconds else 1.0
+        self._launches += 1
+        weight = max(SMOOTHING, 1 / self._launches)
         self._tokens += weight * (tokens - self._tokens)
         self._seconds += weight * (seconds - self._seconds)
+        self._best_tokens_per_s = max(self._best_tokens_per_s, tokens / seconds)
 
     def estimate_tokens(self, query: str, candidates: Sequence[Candidate]) -> int:
         """Return the request's cost, tokenising included, in tokens of the model."""
@@ -95,8 +110,8 @@ class Admission:
 
     def _require_feasible(self, ticket: _Ticket) -> None:
         left_s = ticket.deadline - monotonic()
-        need_s = ticket.tokens / self.tokens_per_s
-        if need_s <= left_s:
+        need_s = ticket.tokens / self.best_tokens_per_s
+        if need_s <= DOUBT * left_s:
             return
         feasible_ms = math.ceil(1000 * need_s * HEADROOM) + 1
         raise InfeasibleDeadlineError(
@@ -110,11 +125,13 @@ class Admission:
         )
 
     def _require_room(self, ticket: _Ticket) -> None:
+        if not self._tickets:
+            return
         held = sum(other.tokens for other in self._tickets)
         ahead = sum(t.tokens for t in self._tickets if t.deadline <= ticket.deadline)
         left_s = ticket.deadline - monotonic()
         late_s = (ahead + ticket.tokens) / self.tokens_per_s - left_s
-        over = held + ticket.tokens - self._max_backlog_tokens if held else 0
+        over = held + ticket.tokens - self._max_backlog_tokens
         if late_s <= 0 and over <= 0:
             return
         raise OverloadedError(

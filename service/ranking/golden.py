@@ -9,10 +9,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from service.contract.bundle import GoldenQuery
+from service.contract.template import document_text
+from service.contract.types import Candidate
 from service.ranking.lane import Lane
 
 GOLDEN_TIMEOUT_S = 300.0
 """For one golden query; generous, for a cold and crowded machine."""
+
+REHEARSED_PAIRS = 8
+
+MAX_TOKEN_CHARS = 8
+"""More characters than a token of ordinary text has."""
 
 
 class GoldenError(Exception):
@@ -40,6 +47,18 @@ async def check_golden(lane: Lane, golden: Sequence[GoldenQuery], *, tolerance: 
             )
         largest = max(largest, found)
     return largest
+
+
+async def rehearse(lane: Lane, golden: Sequence[GoldenQuery], *, max_length: int) -> None:
+    """Score pairs of full length, so that memory is warm and the speed was measured at its best.
+
+    Raises:
+        RankError: The lane failed.
+    """
+    query = golden[0]
+    text = document_text(query.candidates[0]) or "text"
+    long = Candidate(summary=" ".join([text] * (MAX_TOKEN_CHARS * max_length // len(text) + 1)))
+    await lane.score(query.query, [long] * REHEARSED_PAIRS, monotonic() + GOLDEN_TIMEOUT_S)
 
 
 def deviation(query: GoldenQuery, scores: ArrayLike) -> float:

@@ -81,6 +81,15 @@ def test_failed_request_frees_its_room() -> None:
         pass
 
 
+def test_slow_launch_never_locks_an_idle_engine() -> None:
+    """What was measured slow by accident must get the chance to be measured again."""
+    found = admission(tokens_per_s=1000)
+    for _ in range(500):
+        found.observe(10, 1.0)
+    with found.admit("q", LONG, monotonic() + 0.5):
+        pass
+
+
 def test_speed_follows_the_launches() -> None:
     found = Admission(max_length=256, max_query_length=64, max_backlog_tokens=1000)
     assert found.tokens_per_s == math.inf
