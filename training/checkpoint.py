@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,14 +46,14 @@ def replaced_folder(target: Path) -> Iterator[Path]:
     at target or, between two renames, at `.{name}.old`, from where `restore_folder` brings it back.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    restore_folder(target)
+    scratch = _scratch(target)
+    scratch.mkdir()
     try:
         yield scratch
         for path in scratch.rglob("*"):
             if path.is_file():
                 _sync(path)
-        scratch.chmod(0o755)
-        restore_folder(target)
         if target.exists():
             target.rename(_aside(target))
         scratch.rename(target)
@@ -64,11 +63,16 @@ def replaced_folder(target: Path) -> Iterator[Path]:
 
 
 def restore_folder(target: Path) -> None:
-    """Undo the first half of a replacement that was killed between its two renames."""
+    """Undo the first half of a killed replacement, and remove what else is left of it."""
+    shutil.rmtree(_scratch(target), ignore_errors=True)
     aside = _aside(target)
     if aside.exists() and not target.exists():
         aside.rename(target)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _scratch(target: Path) -> Path:
+    return target.parent / f".{target.name}.new"
 
 
 def _aside(target: Path) -> Path:
