@@ -114,7 +114,10 @@ def _write_shard(path: Path, examples: Sequence[RankingExample], scores: list[Fl
         for example, values in zip(examples, scores, strict=True)
     ]
     scratch = path.with_suffix(".tmp")
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), scratch)
+    with scratch.open("wb") as stream:
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), stream)
+        stream.flush()
+        os.fsync(stream.fileno())
     scratch.replace(path)
 
 

@@ -6,12 +6,21 @@ import hashlib
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoTokenizer, BertForSequenceClassification, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    BertForSequenceClassification,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from service.contract.encoding import PairEncoder, TokenPair
 from training.recipe import PACKAGED_MINILM, RecipeError, Student
+
+LOAD_ERRORS = (OSError, ValueError, RuntimeError, SafetensorError)
+"""What transformers raises for a name, files or weights that it cannot load."""
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
@@ -53,6 +62,9 @@ def build_student(
     # A newly initialised head is what we ask for, nothing to warn of.
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
+        kind = AutoConfig.from_pretrained(base).model_type
+        if kind != "bert":
+            raise RecipeError(f"student base {spec.base!r} is a {kind}, not a bert")
         model = BertForSequenceClassification.from_pretrained(
             base,
             num_labels=1,
@@ -61,12 +73,10 @@ def build_student(
             classifier_dropout=spec.dropout,
         )
         tokenizer = AutoTokenizer.from_pretrained(base)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError) as error:
+    except LOAD_ERRORS as error:
         raise RecipeError(f"student base {spec.base!r} cannot be loaded: {error}") from error
     finally:
         transformers_logging.set_verbosity(level)
-    if model.config.model_type != "bert":
-        raise RecipeError(f"student base {spec.base!r} is a {model.config.model_type}, not a bert")
     if spec.max_length > model.config.max_position_embeddings:
         raise RecipeError(
             f"student.max_length {spec.max_length} is over the base's "
@@ -81,12 +91,19 @@ def build_student(
 
 
 def pair_encoder(tokenizer: PreTrainedTokenizerBase, spec: Student) -> PairEncoder:
-    """Return the contract's encoder over the student's tokenizer."""
-    return PairEncoder(
-        tokenizer.backend_tokenizer,
-        max_length=spec.max_length,
-        max_query_length=spec.max_query_length,
-    )
+    """Return the contract's encoder over the student's tokenizer.
+
+    Raises:
+        RecipeError: The tokenizer is none of BERT's type.
+    """
+    try:
+        return PairEncoder(
+            tokenizer.backend_tokenizer,
+            max_length=spec.max_length,
+            max_query_length=spec.max_query_length,
+        )
+    except ValueError as error:
+        raise RecipeError(f"student base {spec.base!r}: {error}") from None
 
 
 def score_pairs(model: nn.Module, pairs: list[TokenPair], *, rows: int) -> Tensor:

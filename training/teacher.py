@@ -20,11 +20,11 @@ from transformers import (
 from service.contract.template import document_text
 from service.contract.types import Float32s, RankingExample
 from training.recipe import LabelRecipe, RecipeError
-from training.student import resolve_base
+from training.student import LOAD_ERRORS, resolve_base
 
 
 class Teacher(Protocol):
-    """Scores examples; one float32 array a example, one score a candidate."""
+    """Scores examples; one float32 array an example, one score a candidate."""
 
     def score(self, examples: Sequence[RankingExample]) -> list[Float32s]:
         """Return the raw scores of each example's candidates."""
@@ -41,7 +41,7 @@ def load_teacher(recipe: LabelRecipe) -> Teacher:
         if recipe.teacher_kind == "bi-encoder":
             return BiEncoder(recipe)
         return CrossEncoder(recipe)
-    except (OSError, ValueError) as error:
+    except LOAD_ERRORS as error:
         raise RecipeError(f"teacher {recipe.teacher!r} cannot be loaded: {error}") from error
 
 
@@ -87,7 +87,10 @@ class BiEncoder:
 
 
 class CrossEncoder:
-    """The raw logit of a sequence-classification checkpoint with one label."""
+    """The raw logit of a sequence-classification checkpoint with one label.
+
+    A pair that is too long is cut where it is longest, as sentence-transformers does.
+    """
 
     def __init__(self, recipe: LabelRecipe) -> None:
         base = resolve_base(recipe.teacher)
@@ -106,7 +109,7 @@ class CrossEncoder:
         encoded = self._tokenizer(
             [example.query for example in examples for _ in example.candidates],
             [document_text(candidate) for example in examples for candidate in example.candidates],
-            truncation="only_second",
+            truncation="longest_first",
             max_length=self._recipe.max_length,
             split_special_tokens=True,
         )
