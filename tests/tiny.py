@@ -53,6 +53,24 @@ def tiny_checkpoint(folder: Path, *, seed: int = 0, layers: int = 2) -> Path:
     return folder
 
 
+def tiny_base(folder: Path, *, layers: int = 2) -> Path:
+    """Write a small BERT as BERT is initialised: a student that can be taught."""
+    tokenizer = tiny_tokenizer(folder)
+    torch.manual_seed(0)
+    config = BertConfig(  # type: ignore[no-untyped-call]
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        num_labels=1,
+        initializer_range=0.1,
+    )
+    BertForSequenceClassification(config).save_pretrained(folder)  # type: ignore[no-untyped-call]
+    return folder
+
+
 def tiny_bundle(
     folder: Path,
     *,

@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (
         ("label", "score pairs with a teacher into Parquet shards"),
         ("distill", "train a student on teachers' scores"),
-        ("evaluate", "nDCG, MRR and PNR of a checkpoint, a bundle or a base model"),
+        ("evaluate", "nDCG, MRR and PNR of a checkpoint or a bundle"),
     ):
         stage = stages.add_parser(name, help=text, description=text)
         stage.add_argument("recipe", type=Path, help="TOML file, see training/recipes/")
@@ -70,9 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         if name == "evaluate":
             stage.add_argument(
-                "--model",
-                required=True,
-                help="checkpoint or bundle folder",
+                "--model", type=Path, required=True, help="checkpoint or bundle folder"
             )
             stage.add_argument("--json", type=Path, help="write the figures here, too")
         else:

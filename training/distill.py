@@ -29,7 +29,7 @@ from training.evaluate import Evaluation, evaluate, fit_relevance
 from training.label import teacher_name
 from training.loop import Progress, train
 from training.losses import group_mean, hybrid
-from training.recipe import DistillRecipe, JudgedSet, Labels, TrainSource
+from training.recipe import DistillRecipe, JudgedSet, Labels, RecipeError, TrainSource
 from training.student import build_student, pair_encoder, score_pairs
 
 CHECKPOINT = "checkpoint"
@@ -82,7 +82,7 @@ def distill(recipe: DistillRecipe, *, data: Path, out: Path, restart: bool = Fal
         max_length=recipe.student.max_length,
         max_query_length=recipe.student.max_query_length,
         score=ScoreMeaning(teachers=teachers),
-        recipe=recipe.model_dump(mode="json", exclude_defaults=True),
+        recipe=recipe.model_dump(mode="json"),
         metrics={},
     )
 
@@ -197,7 +197,12 @@ class _Validation:
     def run(self, model: nn.Module, recipe: DistillRecipe) -> Evaluation:
         def score(example: RankingExample) -> list[float]:
             pairs = self.pairs[example.query_id]
-            return [float(x) for x in score_pairs(model, pairs, rows=recipe.rows_per_call)]
+            scores = score_pairs(model, pairs, rows=recipe.rows_per_call)
+            if not torch.isfinite(scores).all():
+                raise RecipeError(
+                    f"{self.name}: the student's scores are not finite; lower the learning rate"
+                )
+            return [float(x) for x in scores]
 
         return evaluate(self.examples, score, ideal=self.ideal, relevant_from=recipe.relevant_from)
 
@@ -273,7 +278,9 @@ def _teacher(part: TrainSource) -> str:
 
 def _scores(part: TrainSource, example: RankingExample) -> Sequence[float]:
     scores = example.teacher_scores if part.teacher == "labels" else example.grades
-    return scores or ()
+    if scores is None:
+        raise RecipeError(f"{_teacher(part)}: query {example.query_id!r} has no score to learn")
+    return scores
 
 
 def _group_count(query: TaughtQuery, recipe: DistillRecipe) -> int:
