@@ -26,14 +26,13 @@ def read_examples(path: Path) -> list[RankingExample]:
         OSError: The file cannot be read.
     """
     examples = []
-    with path.open(encoding="utf-8") as stream:
-        for number, line in enumerate(stream, start=1):
-            if not line.strip():
-                continue
-            try:
-                examples.append(_example(json.loads(line), str(number)))
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                raise ValueError(f"{path}:{number}: not a ranking example: {error!r}") from None
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            examples.append(_example(json.loads(line.decode("utf-8")), str(number)))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{path}:{number}: not a ranking example: {error!r}") from None
     return examples
 
 
@@ -41,10 +40,17 @@ def _example(fields: dict[str, Any], number: str) -> RankingExample:
     return RankingExample(
         str(fields.get("query_id", number)),
         str(fields["query"]),
-        tuple(Candidate(**candidate) for candidate in fields["candidates"]),
+        tuple(_candidate(candidate) for candidate in fields["candidates"]),
         _floats(fields.get("grades")),
         _floats(fields.get("teacher_scores")),
     )
+
+
+def _candidate(fields: dict[str, Any]) -> Candidate:
+    candidate = Candidate(**fields)
+    if not (isinstance(candidate.title, str) and isinstance(candidate.summary, str)):
+        raise TypeError("title and summary must be strings")
+    return candidate
 
 
 def _floats(values: list[float] | None) -> tuple[float, ...] | None:
