@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from export.errors import ExportError
-from export.onnx import export_fp32
+from export.onnx import export_fp32, read_config
 from export.parity import GATES, Gates, Parity, compare, encode_examples, torch_scores
 from export.quantize import quantize_int8
 from service.contract.bundle import (
@@ -27,6 +29,8 @@ from service.contract.encoding import PairEncoder
 from service.contract.examples import read_examples
 from service.contract.types import RankingExample
 from service.scorers.onnx import INPUTS, OUTPUT, OnnxScorer
+
+FILES: dict[Precision, str] = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
 
 FP32_TOLERANCE = 1e-3
 """Other CPUs sum in another order: ten times the parity gate."""
@@ -73,11 +77,8 @@ def export_bundle(
     if not (checkpoint / TOKENIZER).is_file():
         raise ExportError(f"{checkpoint} is no checkpoint: it has no {TOKENIZER}")
     card = _card(checkpoint)
-    encoder = PairEncoder.from_file(
-        checkpoint / TOKENIZER,
-        max_length=card.max_length,
-        max_query_length=card.max_query_length,
-    )
+    draft = _draft(name, card, precisions)
+    encoder = _encoder(checkpoint, card)
     golden = _golden(checkpoint, encoder)
     held_out = _examples(checkpoint, examples)
     pairs = encode_examples(encoder, held_out)
@@ -94,27 +95,18 @@ def export_bundle(
                 file=path.name, tolerance=_tolerance(precision, scorer, encoder, golden)
             )
         _check(checkpoint, parity, gates)
-        manifest = Manifest(
-            name=name,
-            template=card.template,
-            max_length=card.max_length,
-            max_query_length=card.max_query_length,
-            inputs=INPUTS,
-            output=OUTPUT,
-            precisions=entries,
-            score=card.score,
-            training=card.recipe,
-            metrics={
-                **card.metrics,
-                "parity": {precision: found.as_dict() for precision, found in parity.items()},
-            },
+        figures = {precision: found.as_dict() for precision, found in parity.items()}
+        manifest = draft.model_copy(
+            update={"precisions": entries, "metrics": {**card.metrics, "parity": figures}}
         )
-        parts = {path.name: path for path in models.values()}
         try:
             bundle = write_bundle(
                 target,
                 manifest,
-                {TOKENIZER: checkpoint / TOKENIZER, **parts},
+                {
+                    TOKENIZER: checkpoint / TOKENIZER,
+                    **{path.name: path for path in models.values()},
+                },
                 golden,
                 overwrite=overwrite,
             )
@@ -123,16 +115,54 @@ def export_bundle(
     return Exported(bundle, parity)
 
 
+def _draft(name: str, card: Card, precisions: Sequence[Precision]) -> Manifest:
+    """Return the manifest without what only the models can tell, refused before they are made."""
+    try:
+        return Manifest(
+            name=name,
+            template=card.template,
+            max_length=card.max_length,
+            max_query_length=card.max_query_length,
+            inputs=INPUTS,
+            output=OUTPUT,
+            precisions={
+                precision: EngineEntry(file=FILES[precision], tolerance=FP32_TOLERANCE)
+                for precision in precisions
+            },
+            score=card.score,
+            training=card.recipe,
+            metrics=card.metrics,
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ExportError(f"the bundle's {where}: {first['msg']}") from None
+
+
+def _encoder(checkpoint: Path, card: Card) -> PairEncoder:
+    positions = read_config(checkpoint)["max_position_embeddings"]
+    if card.max_length > positions:
+        raise ExportError(
+            f"{checkpoint}: max_length {card.max_length} is over the model's {positions} positions"
+        )
+    try:
+        return PairEncoder.from_file(
+            checkpoint / TOKENIZER,
+            max_length=card.max_length,
+            max_query_length=card.max_query_length,
+        )
+    except ValueError as error:
+        raise ExportError(str(error)) from None
+
+
 def _models(
     checkpoint: Path, scratch: Path, precisions: Sequence[Precision]
 ) -> dict[Precision, Path]:
     """Write the wanted models into scratch; int8 is made from fp32."""
-    fp32 = scratch / "model.onnx"
-    int8 = scratch / "model.int8.onnx"
-    export_fp32(checkpoint, fp32)
+    paths = {precision: scratch / file for precision, file in FILES.items()}
+    export_fp32(checkpoint, paths["fp32"])
     if "int8" in precisions:
-        quantize_int8(fp32, int8)
-    paths: dict[Precision, Path] = {"fp32": fp32, "int8": int8}
+        quantize_int8(paths["fp32"], paths["int8"])
     return {precision: paths[precision] for precision in precisions}
 
 
@@ -182,8 +212,8 @@ def _examples(checkpoint: Path, path: Path | None) -> list[RankingExample]:
         found = read_examples(source)
     except (OSError, ValueError) as error:
         raise ExportError(f"parity examples: {error}") from None
-    if not found:
-        raise ExportError(f"parity examples: {source} is empty")
+    if not any(example.candidates for example in found):
+        raise ExportError(f"parity examples: {source} has no query with candidates")
     return found
 
 

@@ -14,6 +14,27 @@ from pathlib import Path
 from export.errors import ExportError
 
 
+def read_config(checkpoint: Path) -> dict[str, int]:
+    """Return the sizes of a checkpoint that can be exported.
+
+    Raises:
+        ExportError: The folder has no `config.json`, or it is not that of a BERT with one label.
+    """
+    try:
+        config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{checkpoint} is no checkpoint: {error}") from None
+    if not isinstance(config, dict) or config.get("model_type") != "bert":
+        raise ExportError(f"{checkpoint}: config.json is not that of a BERT")
+    labels = len(config.get("id2label", {"0": "", "1": ""}))
+    if labels != 1:
+        raise ExportError(f"{checkpoint}: the head has {labels} labels; a ranker has 1")
+    sizes = ("num_attention_heads", "hidden_size", "num_hidden_layers", "max_position_embeddings")
+    if missing := [name for name in sizes if not isinstance(config.get(name), int)]:
+        raise ExportError(f"{checkpoint}: config.json has no {', '.join(missing)}")
+    return {name: config[name] for name in sizes}
+
+
 def export_fp32(checkpoint: Path, target: Path) -> None:
     """Write the checkpoint's graph to target, attention, layer norms and GELU fused.
 
@@ -25,7 +46,7 @@ def export_fp32(checkpoint: Path, target: Path) -> None:
     Raises:
         ExportError: The checkpoint is no BERT ranker, or its graph did not fuse whole.
     """
-    config = _bert_config(checkpoint)
+    config = read_config(checkpoint)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch, _quiet():
         from onnxruntime.transformers.optimizer import optimize_model
         from optimum.exporters.onnx import main_export
@@ -57,22 +78,6 @@ def export_fp32(checkpoint: Path, target: Path) -> None:
     missed = {name: fused.get(name) for name, count in expected.items() if fused.get(name) != count}
     if missed:
         raise ExportError(f"{checkpoint}: the graph did not fuse: {missed}, expected {expected}")
-
-
-def _bert_config(checkpoint: Path) -> dict[str, int]:
-    try:
-        config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ExportError(f"{checkpoint} is no checkpoint: {error}") from None
-    if config.get("model_type") != "bert":
-        raise ExportError(f"{checkpoint}: model_type is {config.get('model_type')!r}, not 'bert'")
-    labels = len(config.get("id2label", {"0": "", "1": ""}))
-    if labels != 1:
-        raise ExportError(f"{checkpoint}: the head has {labels} labels; a ranker has 1")
-    return {
-        name: int(config[name])
-        for name in ("num_attention_heads", "hidden_size", "num_hidden_layers")
-    }
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from export.errors import ExportError
 from service.contract.agreement import kendall_tau_b, top_overlap
 from service.contract.bundle import Precision
 from service.contract.encoding import PairEncoder, TokenPair
@@ -86,11 +87,17 @@ def torch_scores(checkpoint: Path, examples: Sequence[list[TokenPair]]) -> list[
     Args:
         checkpoint: A Hugging Face folder with one label.
         examples: Pairs, a list per query.
+
+    Raises:
+        ExportError: The weights cannot be loaded, or a score is not finite.
     """
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    model = AutoModelForSequenceClassification.from_pretrained(checkpoint).float()
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(checkpoint).float()
+    except Exception as error:  # transformers and safetensors share no base class
+        raise ExportError(f"{checkpoint}: the weights cannot be loaded: {error}") from error
     model.train(False)
 
     def score(pair: TokenPair) -> float:
@@ -100,10 +107,13 @@ def torch_scores(checkpoint: Path, examples: Sequence[list[TokenPair]]) -> list[
         return float(model(ids, attention_mask=mask, token_type_ids=types).logits[0, 0])
 
     with torch.inference_mode():
-        return [
+        scores = [
             np.array([score(pair) for pair in pairs], dtype=np.float32)
             for pairs in tqdm(examples, desc="torch fp32", unit="query", disable=None)
         ]
+    if not all(np.isfinite(found).all() for found in scores):
+        raise ExportError(f"{checkpoint}: its scores are not finite")
+    return scores
 
 
 def encode_examples(
@@ -128,7 +138,10 @@ def compare(
         pairs: Their token pairs.
         reference: Torch's scores of them.
         score: The model.
-        name: Shown on the progress bar.
+        name: Of the model, for the progress bar and errors.
+
+    Raises:
+        ExportError: A score of the model is not finite.
     """
     deltas: list[Float32s] = []
     taus: list[float] = []
@@ -139,6 +152,8 @@ def compare(
         list(zip(examples, pairs, reference, strict=True)), desc=name, unit="query", disable=None
     ):
         found = score(row)
+        if not np.isfinite(found).all():
+            raise ExportError(f"{name}: query {example.query_id!r} has a score that is not finite")
         deltas.append(np.abs(found - expected))
         if len(row) > 1:
             tau = kendall_tau_b(expected, found)
