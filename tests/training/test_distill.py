@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load, load_file
 from sentence_transformers import CrossEncoder
 
 from service.contract.checkpoint import VALIDATION, Card, read_card
@@ -191,3 +192,15 @@ def test_evaluate_refuses_what_is_no_model(
     arguments = ["evaluate", str(path), "--data", str(taught), "--model", str(tmp_path)]
     assert main(arguments) == 2
     assert capsys.readouterr().err.startswith(f"error: {tmp_path}: ")
+
+
+def test_the_kept_weights_are_finished_not_the_last_ones(tmp_path: Path) -> None:
+    write_toy_set(tmp_path, queries=12)
+    checkpoint = run(tmp_path, epochs=1)
+    best = (tmp_path / "base" / "model.safetensors").read_bytes()
+    (checkpoint / "model.safetensors").write_bytes(best)
+    run(tmp_path, epochs=1)
+    found, expected = load_file(checkpoint / "model.safetensors"), load(best)
+    assert found.keys() == expected.keys()
+    for name, weight in expected.items():
+        assert found[name].equal(weight), name
