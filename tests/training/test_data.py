@@ -196,14 +196,14 @@ def test_the_documents_that_name_the_topic_are_retrieved(corpora: Path) -> None:
 
 def test_random_documents_come_after_the_top_ones_and_no_document_twice(corpora: Path) -> None:
     tops = {example.query_id: names(example) for example in retrieve(retrieved(), corpora)}
-    sizes = set()
+    extras: set[str | None] = set()
     for example in retrieve(retrieved(random=4), corpora):
         found = names(example)
         assert found[:2] == tops[example.query_id]
         assert len(found) == len(set(found)) <= 6
         assert "blank" not in found
-        sizes.add(tuple(found[2:]))
-    assert len(sizes) > 1  # drawn for each query anew
+        extras.update(found[2:])
+    assert len(extras) > 4  # drawn for each query anew
 
 
 def test_more_than_there_is_retrieves_all_there_is(corpora: Path) -> None:

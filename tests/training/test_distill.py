@@ -54,15 +54,19 @@ def test_the_checkpoint_ranks_as_its_card_says_in_sentence_transformers(taught: 
     checkpoint = taught / "runs" / "toy" / "checkpoint"
     model = CrossEncoder(str(checkpoint), device="cpu")
     examples = read_judged(JudgedSet(path="toy", split="val"), taught)
-    found = []
+    found, relevant = [], []
     for example in examples:
         texts = [document_text(candidate) for candidate in example.candidates]
         scores = model.predict([(example.query, text) for text in texts])
-        found.append(ndcg(example.grades or (), scores, 10))
+        grades = example.grades or ()
+        found.append(ndcg(grades, scores, 10))
+        relevant.append(float(scores[grades.index(1)]))
     figures = card_of(taught).metrics["validation"]["toy:val"]
     assert figures["queries"] == len(examples) == 16
     assert sum(found) / len(found) == pytest.approx(figures["ndcg_at_10"][0], abs=1e-4)
     assert read_examples(checkpoint / VALIDATION) == examples
+    # On the teacher's standardised scale a grade of 1 is (1 - 1/6) / sqrt(5/36) = 2.24.
+    assert sum(relevant) / len(relevant) == pytest.approx(2.24, abs=0.7)
 
 
 def test_the_card_carries_teacher_scale_relevance_and_recipe(taught: Path) -> None:

@@ -149,6 +149,13 @@ def test_relevance_is_the_optimum_of_platts_targets(
     assert found == pytest.approx(platt(scores, relevant), rel=1e-3, abs=1e-4)
 
 
+def test_relevance_with_one_far_negative_is_the_optimum() -> None:
+    scores = np.array([*np.linspace(50.5, 51, 13), -0.1])  # whole Newton steps run off here
+    relevant = np.array([True] * 13 + [False])
+    found = fit_relevance(scores.tolist(), relevant.tolist())
+    assert found == pytest.approx(platt(scores, relevant), rel=1e-3)
+
+
 def test_relevance_of_separable_scores_stays_finite_and_ordered() -> None:
     scale, offset = fit_relevance([-3, -2, 2, 3], [False, False, True, True])
     assert 0 < scale < 10
