@@ -25,7 +25,7 @@ from service.contract.bundle import (
     write_bundle,
 )
 from service.contract.checkpoint import VALIDATION, Card, read_card
-from service.contract.encoding import PairEncoder
+from service.contract.encoding import PairEncoder, TokenPair
 from service.contract.examples import read_examples
 from service.contract.types import RankingExample
 from service.scorers.onnx import INPUTS, OUTPUT, OnnxScorer
@@ -85,7 +85,8 @@ def export_bundle(
     reference = torch_scores(checkpoint, pairs)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as scratch:
-        models = _models(checkpoint, Path(scratch), precisions)
+        calibration = [pair for row in pairs for pair in row]
+        models = _models(checkpoint, Path(scratch), precisions, calibration)
         parity: dict[Precision, Parity] = {}
         entries: dict[Precision, EngineEntry] = {}
         for precision, path in models.items():
@@ -156,13 +157,16 @@ def _encoder(checkpoint: Path, card: Card) -> PairEncoder:
 
 
 def _models(
-    checkpoint: Path, scratch: Path, precisions: Sequence[Precision]
+    checkpoint: Path,
+    scratch: Path,
+    precisions: Sequence[Precision],
+    calibration: Sequence[TokenPair],
 ) -> dict[Precision, Path]:
     """Write the wanted models into scratch; int8 is made from fp32."""
     paths = {precision: scratch / file for precision, file in FILES.items()}
     export_fp32(checkpoint, paths["fp32"])
     if "int8" in precisions:
-        quantize_int8(paths["fp32"], paths["int8"])
+        quantize_int8(paths["fp32"], paths["int8"], calibration)
     return {precision: paths[precision] for precision in precisions}
 
 

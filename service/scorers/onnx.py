@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.contract.encoding import TokenPair
 from service.contract.types import Float32s
@@ -55,10 +56,14 @@ class OnnxScorer:
 
     def score_one(self, pair: TokenPair) -> float:
         """Return the raw logit of one pair."""
-        feeds = {
-            "input_ids": pair.input_ids[None, :],  # [1, L]
-            "attention_mask": np.ones((1, len(pair)), dtype=np.int64),
-            "token_type_ids": pair.token_type_ids[None, :],
-        }
-        (logits,) = self._session.run([OUTPUT], feeds)  # [1, 1]
+        (logits,) = self._session.run([OUTPUT], feeds(pair))  # [1, 1]
         return float(logits[0, 0])
+
+
+def feeds(pair: TokenPair) -> dict[str, NDArray[np.int64]]:
+    """Return the model's inputs for one pair at its exact length, each int64 [1, L]."""
+    return {
+        "input_ids": pair.input_ids[None, :],
+        "attention_mask": np.ones((1, len(pair)), dtype=np.int64),
+        "token_type_ids": pair.token_type_ids[None, :],
+    }
