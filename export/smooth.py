@@ -65,7 +65,8 @@ def outlier_scale(ranges: NDArray[np.float32]) -> NDArray[np.float32]:
     usual = float(np.percentile(ranges, OUTLIER_PERCENTILE))
     if usual <= 0:
         return np.ones_like(ranges)
-    return np.maximum(1.0, ranges / usual).astype(np.float32)
+    scale: NDArray[np.float32] = np.maximum(np.float32(1), ranges / np.float32(usual))
+    return scale
 
 
 def _channel_ranges(
@@ -82,11 +83,11 @@ def _channel_ranges(
         helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names
     )
     session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-    ranges: dict[str, NDArray[np.float32]] = {}
+    ranges = {name: np.zeros(1, dtype=np.float32) for name in names}
     step = max(1, len(pairs) // CALIBRATION_PAIRS)
     for pair in pairs[::step]:
         values = session.run(names, feeds(pair))  # each [1, L, K]
         for name, value in zip(names, values, strict=True):
             seen = np.abs(value[0]).max(axis=0)  # [K]
-            ranges[name] = np.maximum(ranges.get(name, 0.0), seen)
+            ranges[name] = np.maximum(ranges[name], seen)
     return ranges

@@ -134,11 +134,11 @@ def _scorer(bundle: Bundle, precision: Precision, threads: int) -> OnnxScorer:
 def _print_table(
     query: str, rows: Sequence[dict[str, Any]], documents: Sequence[Candidate]
 ) -> None:
-    table = Table(title=Text(query), title_justify="left")
+    table = Table(title=Text(query), title_justify="left", expand=True)
     for heading in ("rank", "score", "relevance"):
-        table.add_column(heading, justify="right")
-    table.add_column("id", overflow="fold")
-    table.add_column("document", overflow="ellipsis", no_wrap=True)
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("id", max_width=24, overflow="ellipsis", no_wrap=True)
+    table.add_column("document", ratio=1, overflow="ellipsis", no_wrap=True)
     for row in rows:
         document = documents[row["index"]]
         table.add_row(
