@@ -95,10 +95,14 @@ def torch_scores(checkpoint: Path, examples: Sequence[list[TokenPair]]) -> list[
     from transformers import AutoModelForSequenceClassification
 
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(checkpoint).float()
+        model, loading = AutoModelForSequenceClassification.from_pretrained(
+            checkpoint, output_loading_info=True
+        )
     except Exception as error:  # transformers and safetensors share no base class
         raise ExportError(f"{checkpoint}: the weights cannot be loaded: {error}") from error
-    model.train(False)
+    if missing := sorted(loading["missing_keys"]):
+        raise ExportError(f"{checkpoint}: the weights lack {', '.join(missing)}")
+    model.float().train(False)
 
     def score(pair: TokenPair) -> float:
         ids = torch.from_numpy(pair.input_ids)[None, :]  # [1, L]

@@ -96,7 +96,11 @@ class CrossEncoder:
         base = resolve_base(recipe.teacher)
         self._tokenizer = AutoTokenizer.from_pretrained(base)  # type: ignore[no-untyped-call]
         self._device = _device()
-        model = AutoModelForSequenceClassification.from_pretrained(base)
+        model, loading = AutoModelForSequenceClassification.from_pretrained(
+            base, output_loading_info=True
+        )
+        if missing := sorted(loading["missing_keys"]):
+            raise RecipeError(f"teacher {recipe.teacher!r} lacks {', '.join(missing)}")
         if model.config.num_labels != 1:
             raise RecipeError(
                 f"teacher {recipe.teacher!r} has {model.config.num_labels} labels; a ranker has 1"

@@ -26,7 +26,16 @@ def poison(path: Path) -> None:
     save_file(weights, path, metadata={"format": "pt"})
 
 
+def behead(path: Path) -> None:
+    weights = {k: v for k, v in load_file(path).items() if not k.startswith("classifier")}
+    save_file(weights, path, metadata={"format": "pt"})
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no head": (
+        lambda root: behead(root / "model.safetensors"),
+        "the weights lack classifier.bias, classifier.weight",
+    ),
     "no tokenizer": (lambda root: (root / "tokenizer.json").unlink(), "it has no tokenizer.json"),
     "broken tokenizer": (
         lambda root: (root / "tokenizer.json").write_text("{}", encoding="utf-8"),

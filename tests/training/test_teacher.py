@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from transformers import BertConfig, BertForSequenceClassification
@@ -107,6 +108,15 @@ def test_a_teacher_with_two_labels_is_refused(tmp_path: Path) -> None:
     BertForSequenceClassification(config).save_pretrained(tmp_path)  # type: ignore[no-untyped-call]
     with pytest.raises(RecipeError, match="has 2 labels; a ranker has 1"):
         load_teacher(recipe(tmp_path, "cross-encoder"))
+
+
+def test_a_cross_encoder_without_a_trained_head_is_refused(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint(tmp_path / "headless")
+    path = checkpoint / "model.safetensors"
+    weights = {k: v for k, v in load_file(path).items() if not k.startswith("classifier")}
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(RecipeError, match=r"lacks classifier\.bias, classifier\.weight"):
+        load_teacher(recipe(checkpoint, "cross-encoder"))
 
 
 @pytest.mark.parametrize("kind", ["bi-encoder", "cross-encoder"])
