@@ -283,5 +283,5 @@ def _document(candidate: RankCandidate) -> ResultDocument:
 
 
 def _timings(ranking: Ranking, total_s: float) -> Timings:
-    stages_ms = {f"{stage}_ms": 1000 * s for stage, s in ranking.stages_s.items()}
-    return Timings(**stages_ms, total_ms=1000 * total_s)
+    stages_ms = {f"{stage}_ms": round(1000 * s, 3) for stage, s in ranking.stages_s.items()}
+    return Timings(**stages_ms, total_ms=round(1000 * total_s, 3))
