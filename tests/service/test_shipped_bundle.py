@@ -1,0 +1,75 @@
+"""What `make serve` serves: small, intact, and a score depends on its pair alone."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import anyio
+import numpy as np
+import pytest
+
+from service.app import create_app
+from service.contract.bundle import Bundle
+from service.engines.onnx import OnnxEngine
+from service.ranking.golden import deviation
+from service.scorers.onnx import OnnxScorer
+from service.settings import Settings
+from tests.service.conftest import started
+
+ROOT = Path(__file__).parents[2]
+ABOUT_BEE_LIFESPANS = {"doc-14", "doc-25", "doc-21", "doc-33", "doc-34", "doc-02"}
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return Bundle.open(ROOT / "models" / "default")
+
+
+@pytest.fixture(scope="module")
+def scorer(bundle: Bundle) -> OnnxScorer:
+    return OnnxScorer(bundle.model_path("int8"))
+
+
+def test_it_weighs_at_most_25_mb(bundle: Bundle) -> None:
+    assert sum(entry.size_bytes for entry in bundle.manifest.files.values()) <= 25_000_000
+
+
+def test_its_golden_scores_match_on_this_host(bundle: Bundle, scorer: OnnxScorer) -> None:
+    encoder = bundle.encoder()
+    for golden in bundle.golden:
+        scores = scorer.score(encoder.encode(golden.query, golden.candidates))
+        assert deviation(golden, scores) <= bundle.manifest.precisions["int8"].tolerance
+
+
+def test_a_score_is_the_same_bit_for_bit_in_any_company(bundle: Bundle, scorer: OnnxScorer) -> None:
+    encoder = bundle.encoder()
+    pairs = [
+        pair for golden in bundle.golden for pair in encoder.encode(golden.query, golden.candidates)
+    ]
+    alone = np.concatenate([scorer.score([pair]) for pair in pairs])
+    assert scorer.score(pairs).tobytes() == alone.tobytes()
+    assert scorer.score(pairs[::-1])[::-1].tobytes() == alone.tobytes()
+
+
+@pytest.mark.anyio
+async def test_it_ranks_the_example_sensibly_and_alike_in_any_order_and_company(
+    bundle: Bundle, scorer: OnnxScorer
+) -> None:
+    asked = json.loads((ROOT / "docs" / "examples" / "rank-48.json").read_text(encoding="utf-8"))
+    asked |= {"top_k": None, "return_documents": False}
+    backwards = asked | {"candidates": asked["candidates"][::-1]}
+    few = asked | {"candidates": asked["candidates"][10:20]}
+    app = create_app(Settings(), bundle=bundle, engine=OnnxEngine(scorer), precision="int8")
+    async with started(app) as client:
+        with anyio.fail_after(60):
+            while (await client.get("/readyz")).status_code != 200:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+        answers = await asyncio.gather(
+            *(client.post("/rank", json=body) for body in (asked, backwards, few))
+        )
+    results = [answer.json()["results"] for answer in answers]
+    best = {result["id"] for result in results[0][:8]}
+    assert best >= ABOUT_BEE_LIFESPANS
+    scores = [{result["id"]: result["score"] for result in part} for part in results]
+    assert scores[0] == scores[1]
+    assert scores[2].items() <= scores[0].items()
