@@ -14,7 +14,12 @@ from service.contract.bundle import Bundle, BundleError, Precision
 from service.engines.onnx import OnnxEngine
 from service.offline import CandidatesError, check_bundle, rank_file
 from service.ranking.readiness import Readiness
-from service.runtime import RuntimeChoiceError, installed_runtimes, require_one_runtime
+from service.runtime import (
+    RuntimeChoiceError,
+    installed_runtimes,
+    require_one_runtime,
+    usable_cores,
+)
 from service.scorers.onnx import OnnxScorer
 from service.server import build_server, listen
 from service.settings import PREFIX, Settings, SettingsError, load_settings
@@ -42,10 +47,17 @@ def serve(flags: dict[str, Any]) -> int:
     settings = load_settings(flags)
     bundle = Bundle.open(settings.bundle)
     precision = _precision(settings, bundle)
-    engine = OnnxEngine(_scorer(bundle, precision, settings.threads))
+    scorer = _scorer(bundle, precision, threads=1)
+    workers = settings.threads or usable_cores()
+    engine = OnnxEngine(scorer, workers=workers)
     readiness = Readiness()
     app = create_app(
-        settings, bundle=bundle, engine=engine, precision=precision, readiness=readiness
+        settings,
+        bundle=bundle,
+        engine=engine,
+        precision=precision,
+        concurrency=workers,
+        readiness=readiness,
     )
     configure_logging(settings.log_level)
     with listen(settings.host, settings.port) as sock:

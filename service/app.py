@@ -41,6 +41,7 @@ def create_app(
     bundle: Bundle,
     engine: Engine,
     precision: Precision,
+    concurrency: int = 1,
     readiness: Readiness | None = None,
 ) -> FastAPI:
     """Return the application that serves a bundle.
@@ -50,6 +51,7 @@ def create_app(
         bundle: The opened bundle.
         engine: Scores the bundle's token pairs.
         precision: Which of the bundle's models the engine runs.
+        concurrency: Calls that the engine runs side by side.
         readiness: Shared with the server, which turns it red when asked to stop.
     """
     manifest = bundle.manifest
@@ -63,6 +65,7 @@ def create_app(
     )
     batcher = Batcher(
         engine,
+        concurrency=concurrency,
         max_batch=settings.max_batch,
         launch_tokens=settings.launch_tokens,
         max_waiting_tokens=settings.max_backlog_tokens,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from importlib.metadata import distributions
 
@@ -35,3 +36,10 @@ def require_one_runtime(installed: Collection[str]) -> None:
             f"{' and '.join(sorted(installed))} are both installed and overwrite each other: "
             "uninstall both, then install disranker[cpu] or disranker[gpu]"
         )
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may run on; a container's CPU quota is not seen."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -51,8 +51,8 @@ class Settings(BaseSettings):
         default=0,
         ge=0,
         le=1024,
-        description="Threads of the engine; 0 takes one a core. In a container, set it to the "
-        "CPU limit: the engine sees the cores of the whole machine.",
+        description="Cores of the engine, each scoring a pair of its own; 0 takes all that this "
+        "process may use. In a container, set it to the CPU limit, which the process cannot see.",
     )
     default_deadline_ms: float = Field(
         default=30_000,
@@ -72,7 +72,7 @@ class Settings(BaseSettings):
         default=48, ge=1, le=1024, description="Most pairs the engine is handed at a time."
     )
     launch_tokens: int = Field(
-        default=512,
+        default=256,
         ge=1,
         description="Most tokens the engine is handed at a time. An urgent request waits for one "
         "such launch: smaller is fairer, larger has less overhead.",

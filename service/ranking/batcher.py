@@ -46,7 +46,19 @@ class _Waiting:
     waiting_tokens: int = 0
     real_tokens: int = 0
     padded_tokens: int = 0
-    infer_s: float = 0.0
+    launches: int = 0  # in flight
+    launched_at: float = 0.0  # when the first of those began
+    infer_s: float = 0.0  # with at least one launch in flight
+
+    def enter_launch(self, now: float) -> None:
+        if self.launches == 0:
+            self.launched_at = now
+        self.launches += 1
+
+    def leave_launch(self, now: float) -> None:
+        self.launches -= 1
+        if self.launches == 0:
+            self.infer_s += now - self.launched_at
 
     def scores(self) -> Scores:
         queue_s = max(0.0, monotonic() - self.submitted - self.infer_s)
@@ -65,7 +77,8 @@ _Launch = list[tuple[_Waiting, int, int]]  # request, first pair, end
 class Batcher:
     """An engine that gathers concurrent requests for the engine behind it.
 
-    Whatever waits when the engine comes free is launched at once, earliest deadline first, up to
+    As many launches are in flight as the engine runs at a time. Whatever waits when it comes free
+    is launched at once, earliest deadline first, up to
     `max_batch` pairs and `launch_tokens` tokens (one pair at least): no timer, and an urgent
     request waits for one launch, never for a long request. Pairs of requests that were abandoned
     or have expired are dropped before they cost. Every waiter gets an answer: its scores, what
@@ -76,21 +89,25 @@ class Batcher:
         self,
         engine: Engine,
         *,
+        concurrency: int = 1,
         max_batch: int = 48,
-        launch_tokens: int = 512,
+        launch_tokens: int = 256,
         max_waiting_tokens: int = 1_048_576,
         on_launch: Callable[[int, float], None] = lambda _tokens, _seconds: None,
     ) -> None:
         """Stand before an engine; `start` begins to launch.
 
         Args:
-            engine: Scores the launches, one at a time.
+            engine: Scores the launches, `concurrency` of them at a time.
+            concurrency: Launches the engine runs side by side.
             max_batch: Most pairs a launch.
             launch_tokens: Most tokens a launch; a longer pair goes alone.
             max_waiting_tokens: Most tokens that may wait; a request alone always may.
-            on_launch: Told the real tokens and the seconds of each launch that succeeded.
+            on_launch: Told the real tokens of each launch that succeeded and its share of the
+                engine's seconds: its own divided by the launches that may run beside it.
         """
         self._engine = engine
+        self._concurrency = concurrency
         self._max_batch = max_batch
         self._launch_tokens = launch_tokens
         self._max_waiting_tokens = max_waiting_tokens
@@ -99,18 +116,20 @@ class Batcher:
         self._waiting_tokens = 0
         self._wake = asyncio.Event()
         self._stopping = False
-        self._loop_task: asyncio.Task[None] | None = None
+        self._loops: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Begin to launch."""
-        self._loop_task = asyncio.create_task(self._run(), name="batcher")
+        self._loops = [
+            asyncio.create_task(self._run(), name=f"batcher-{number}")
+            for number in range(self._concurrency)
+        ]
 
     async def stop(self) -> None:
         """Take no more, and return once everything taken is answered."""
         self._stopping = True
         self._wake.set()
-        if self._loop_task is not None:
-            await self._loop_task
+        await asyncio.gather(*self._loops)
 
     @property
     def depth(self) -> QueueDepth:
@@ -225,14 +244,16 @@ class Batcher:
         pairs = [pair for waiting, start, end in launch for pair in waiting.pairs[start:end]]
         latest = max(waiting.deadline for waiting, _, _ in launch)
         began = monotonic()
+        for waiting, _, _ in launch:
+            waiting.enter_launch(began)
         try:
             async with asyncio.timeout(max(0.0, latest - began) + HANG_GRACE_S):
                 scores = await self._engine.score(pairs, latest)
             if len(scores.values) != len(pairs):
                 raise EngineError(f"{len(scores.values)} scores for {len(pairs)} pairs")
             seconds = monotonic() - began
-            self._on_launch(scores.real_tokens, seconds)
-            _distribute(launch, scores, len(pairs), seconds)
+            self._on_launch(scores.real_tokens, seconds / self._concurrency)
+            _distribute(launch, scores, len(pairs))
         except Exception as error:
             log.error("a launch of %d pairs failed: %s", len(pairs), type(error).__name__)
             for waiting, _, _ in launch:
@@ -245,8 +266,8 @@ class Batcher:
         _settle(waiting, failure)
 
 
-def _distribute(launch: _Launch, scores: Scores, n: int, seconds: float) -> None:
-    offset = 0
+def _distribute(launch: _Launch, scores: Scores, n: int) -> None:
+    offset, now = 0, monotonic()
     padding = max(0, scores.padded_tokens - scores.real_tokens)
     for waiting, start, end in launch:
         size = end - start
@@ -260,7 +281,7 @@ def _distribute(launch: _Launch, scores: Scores, n: int, seconds: float) -> None
         real = sum(length for length, done in zip(lengths, scored, strict=True) if done)
         waiting.real_tokens += real
         waiting.padded_tokens += real + padding * size // n
-        waiting.infer_s += seconds
+        waiting.leave_launch(now)
         waiting.settled += size
         if waiting.settled == len(waiting.pairs):
             _settle(waiting)

@@ -20,12 +20,14 @@ LATER = 60.0
 async def batching(
     engine: Engine,
     *,
+    concurrency: int = 1,
     max_batch: int = 48,
     launch_tokens: int = 512,
     max_waiting_tokens: int = 10_000,
 ) -> AsyncIterator[Batcher]:
     batcher = Batcher(
         engine,
+        concurrency=concurrency,
         max_batch=max_batch,
         launch_tokens=launch_tokens,
         max_waiting_tokens=max_waiting_tokens,
@@ -65,6 +67,28 @@ async def test_concurrent_requests_share_a_launch_and_keep_their_scores() -> Non
         engine.open.set()
         assert [await task for task in (first, second, third)] == [[1.0], [2.0, 3.0], [4.0]]
     assert engine.launches == [[1], [2, 3, 4]]
+
+
+async def test_a_request_spreads_over_as_many_launches_as_the_engine_runs_at_once() -> None:
+    engine = GatedEngine(opened=False)
+    async with batching(engine, concurrency=2, max_batch=2) as batcher:
+        request = submit(batcher, 1, 2, 3, 4, 5)
+        await settle()
+        assert engine.launches == [[1, 2], [3, 4]]
+        engine.open.set()
+        assert await request == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert engine.launches == [[1, 2], [3, 4], [5]]
+
+
+async def test_time_in_launches_side_by_side_counts_once() -> None:
+    engine = GatedEngine(opened=False)
+    async with batching(engine, concurrency=2, max_batch=1) as batcher:
+        began = monotonic()
+        request = asyncio.create_task(batcher.score([pair(), pair()], began + LATER))
+        await asyncio.sleep(0.05)
+        engine.open.set()
+        stages_s = (await request).stages_s
+        assert 0.05 <= stages_s["infer"] <= monotonic() - began
 
 
 async def test_earliest_deadline_goes_first() -> None:
