@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -18,10 +18,13 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
 
 from service.contract.bundle import Bundle, Precision
 from service.ranking.batcher import QueueDepth
+from service.ranking.caches import CacheStats
 
 BUCKETS_MS = (0.5, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 50, 100, 250, 500)
 SLOW_BUCKETS_MS = (1000, 2500, 5000, 10000)  # a CPU's pace
@@ -50,7 +53,9 @@ class Telemetry:
         )
         self._pairs = self._counter("disranker_pairs_total", "Query-document pairs ranked.")
         self._tokens = self._counter(
-            "disranker_tokens_total", "Tokens of ranked pairs: real, and padded as run.", "kind"
+            "disranker_tokens_total",
+            "Tokens of ranked pairs: real, and padded as run (none for a cached score).",
+            "kind",
         )
         self._misses = self._counter(
             "disranker_budget_misses_total", "Ranked requests slower than the latency budget."
@@ -76,6 +81,10 @@ class Telemetry:
         for unit in ("requests", "pairs", "tokens"):
             gauge = self._gauge(f"disranker_queue_{unit}", f"Waiting {unit}, not yet launched.")
             gauge.labels(*self._labels).set_function(partial(_depth_of, depth, unit))
+
+    def watch_caches(self, stats: Mapping[str, Callable[[], CacheStats]]) -> None:
+        """Read what the named caches did and hold at each scrape."""
+        self.registry.register(_CacheCollector(self._labels, stats))
 
     def observe_request(self, outcome: str, seconds: float) -> None:
         """Count a request to rank, whatever became of it."""
@@ -119,6 +128,39 @@ class Telemetry:
 
 def _depth_of(depth: Callable[[], QueueDepth], unit: str) -> float:
     return float(getattr(depth(), unit))
+
+
+class _CacheCollector(Collector):
+    """Turns caches' own counts into metrics."""
+
+    def __init__(
+        self, labels: tuple[str, str, str], stats: Mapping[str, Callable[[], CacheStats]]
+    ) -> None:
+        self._labels = labels
+        self._stats = stats
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics of all caches."""
+        lookups = CounterMetricFamily(
+            "disranker_cache_lookups",
+            "Candidates looked up: found (hit), computed (miss), or answered by the same work as "
+            "another candidate (shared).",
+            labels=(*LABELS, "cache", "result"),
+        )
+        size = GaugeMetricFamily(
+            "disranker_cache_bytes", "Memory the cache takes.", labels=(*LABELS, "cache")
+        )
+        entries = GaugeMetricFamily(
+            "disranker_cache_entries", "What the cache holds.", labels=(*LABELS, "cache")
+        )
+        for cache, stats_of in self._stats.items():
+            stats, labels = stats_of(), (*self._labels, cache)
+            lookups.add_metric((*labels, "hit"), stats.hits)
+            lookups.add_metric((*labels, "miss"), stats.misses)
+            lookups.add_metric((*labels, "shared"), stats.shared)
+            size.add_metric(labels, stats.size_bytes)
+            entries.add_metric(labels, stats.entries)
+        yield from (lookups, size, entries)
 
 
 class JsonFormatter(logging.Formatter):
