@@ -48,7 +48,7 @@ def rank_file(
     """
     documents = read_candidates(candidates)
     pairs = bundle.encoder().encode(query, documents)
-    scores = _scorer(bundle, precision, threads).score(pairs)
+    scores = load_scorer(bundle, precision, threads=threads).score(pairs)
     order = rank_order(scores)[:top_k]
     relevance = relevance_of(scores[order], bundle.manifest.score.relevance)
     rows = [
@@ -82,7 +82,7 @@ def check_bundle(path: Path, *, threads: int) -> None:
     encoder = bundle.encoder()
     missed = []
     for precision, entry in manifest.precisions.items():
-        scorer = _scorer(bundle, precision, threads)
+        scorer = load_scorer(bundle, precision, threads=threads)
         largest = max(
             deviation(golden, scorer.score(encoder.encode(golden.query, golden.candidates)))
             for golden in bundle.golden
@@ -124,7 +124,12 @@ def _lines(source: str) -> Iterator[tuple[int, bytes]]:
             yield number, line
 
 
-def _scorer(bundle: Bundle, precision: Precision, threads: int) -> OnnxScorer:
+def load_scorer(bundle: Bundle, precision: Precision, *, threads: int) -> OnnxScorer:
+    """Return the scorer of a bundle's model.
+
+    Raises:
+        BundleError: The bundle has no such model, or it does not load.
+    """
     try:
         return OnnxScorer(bundle.model_path(precision), threads=threads)
     except ValueError as error:
