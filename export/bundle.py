@@ -200,12 +200,16 @@ def _check(
     checkpoint: Path, parity: Mapping[Precision, Parity], gates: Mapping[Precision, Gates]
 ) -> None:
     failed = [
-        f"{precision}: {failure}"
+        (precision, failure)
         for precision, found in parity.items()
         for failure in found.failures(gates[precision])
     ]
-    if failed:
-        raise ExportError(f"{checkpoint}: no bundle written, gates failed: {'; '.join(failed)}")
+    if not failed:
+        return
+    told = "; ".join(f"{precision}: {failure}" for precision, failure in failed)
+    if all(precision == "int8" for precision, _ in failed):
+        told += "; --precision fp32 exports without int8"
+    raise ExportError(f"{checkpoint}: no bundle written, gates failed: {told}")
 
 
 def _examples(checkpoint: Path, path: Path | None) -> list[RankingExample]:
