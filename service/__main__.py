@@ -102,7 +102,7 @@ def _precision(settings: Settings, bundle: Bundle) -> Precision:
     if settings.precision is not None:
         bundle.model_path(settings.precision)
         return settings.precision
-    return "int8" if "int8" in bundle.manifest.precisions else "fp32"
+    return bundle.manifest.preferred_precision
 
 
 def _parser() -> argparse.ArgumentParser:

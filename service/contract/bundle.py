@@ -102,6 +102,11 @@ class Manifest(_Part):
     metrics: dict[str, JsonValue] = Field(default_factory=dict)
     files: dict[str, FileEntry] = Field(default_factory=dict)
 
+    @property
+    def preferred_precision(self) -> Precision:
+        """The precision used where none is asked for: int8, the fast one, where it is offered."""
+        return "int8" if "int8" in self.precisions else "fp32"
+
     def fingerprint(self) -> str:
         """Return the sha256 of the canonical JSON of all fields but `version`."""
         fields = self.model_dump(mode="json", exclude={"version"})

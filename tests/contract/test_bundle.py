@@ -156,6 +156,15 @@ def test_a_precision_not_on_offer_is_refused_with_those_that_are(tmp_path: Path)
         bundle.model_path("int8")
 
 
+@pytest.mark.parametrize(
+    ("offered", "preferred"),
+    [(("fp32", "int8"), "int8"), (("int8",), "int8"), (("fp32",), "fp32")],
+)
+def test_int8_is_preferred_where_it_is_offered(offered: tuple[str, ...], preferred: str) -> None:
+    entries = {name: EngineEntry(file=f"{name}.onnx", tolerance=1) for name in offered}
+    assert manifest(precisions=entries).preferred_precision == preferred
+
+
 def test_the_bundles_encoder_is_the_one_of_its_tokenizer_and_lengths(tmp_path: Path) -> None:
     tokenizer = Path(get_model_path()) / "tokenizer.json"
     root = written(tmp_path, max_length=20, max_query_length=5)
