@@ -87,6 +87,7 @@ def rank(options: dict[str, Any]) -> int:
         query=query,
         candidates=candidates,
         top_k=top_k,
+        max_query_chars=settings.max_query_chars,
         style=style or ("table" if sys.stdout.isatty() else "json"),
     )
     return 0
@@ -180,10 +181,9 @@ def _add_settings(parser: argparse.ArgumentParser, names: Any) -> None:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is less than 1")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
 
 
 if __name__ == "__main__":
