@@ -27,6 +27,7 @@ from service.contract.bundle import (
 from service.contract.checkpoint import VALIDATION, Card, read_card
 from service.contract.encoding import PairEncoder, TokenPair
 from service.contract.examples import read_examples
+from service.contract.folder import restore_folder
 from service.contract.types import RankingExample
 from service.scorers.onnx import INPUTS, OUTPUT, OnnxScorer
 
@@ -72,6 +73,7 @@ def export_bundle(
     Raises:
         ExportError: The checkpoint cannot be exported or a precision fails its gates.
     """
+    restore_folder(target)
     if target.exists() and not overwrite:
         raise ExportError(f"{target} exists; --overwrite replaces it")
     if not (checkpoint / TOKENIZER).is_file():

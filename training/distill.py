@@ -20,8 +20,9 @@ from transformers import BertForSequenceClassification
 from service.contract.bundle import Relevance, ScoreMeaning
 from service.contract.checkpoint import Card
 from service.contract.encoding import PairEncoder
+from service.contract.folder import restore_folder
 from service.contract.types import RankingExample
-from training.checkpoint import restore_folder, write_checkpoint
+from training.checkpoint import write_checkpoint
 from training.evaluate import fit_relevance
 from training.loop import train
 from training.losses import group_mean, hybrid
