@@ -144,7 +144,7 @@ def _summary(recipe: LabelRecipe, folder: Path, shards: int) -> dict[str, object
 def _fingerprint(recipe: LabelRecipe, examples: Sequence[RankingExample]) -> str:
     digest = hashlib.sha256(json.dumps(recipe.model_dump(mode="json"), sort_keys=True).encode())
     for example in examples:
-        digest.update(repr((example.query_id, example.query, example.candidates)).encode())
+        digest.update(repr(example).encode())
     return digest.hexdigest()
 
 

@@ -181,6 +181,15 @@ def test_labels_of_other_data_are_refused(task: Path, whole: Path, tmp_path: Pat
         label(recipe, data=tmp_path, out=whole.parent)
 
 
+def test_labels_of_other_grades_are_refused(task: Path, whole: Path, tmp_path: Path) -> None:
+    write_toy_set(tmp_path, queries=QUERIES)
+    qrels = tmp_path / "toy" / "qrels.tsv"
+    qrels.write_text(qrels.read_text(encoding="utf-8").replace("\t1\n", "\t2\n"), encoding="utf-8")
+    recipe = load_recipe(task / "recipe.toml", LabelRecipe)
+    with pytest.raises(RecipeError, match="another recipe or other data"):
+        label(recipe, data=tmp_path, out=whole.parent)
+
+
 def test_scores_that_are_not_finite_are_refused(task: Path, tmp_path: Path) -> None:
     import torch
     from transformers import BertForSequenceClassification, BertTokenizerFast
