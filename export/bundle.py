@@ -27,6 +27,7 @@ from service.contract.bundle import (
 from service.contract.checkpoint import VALIDATION, Card, read_card
 from service.contract.encoding import PairEncoder, TokenPair
 from service.contract.examples import read_examples
+from service.contract.folder import restore_folder
 from service.contract.types import RankingExample
 from service.scorers.onnx import INPUTS, OUTPUT, OnnxScorer
 
@@ -72,6 +73,7 @@ def export_bundle(
     Raises:
         ExportError: The checkpoint cannot be exported or a precision fails its gates.
     """
+    restore_folder(target)
     if target.exists() and not overwrite:
         raise ExportError(f"{target} exists; --overwrite replaces it")
     if not (checkpoint / TOKENIZER).is_file():
@@ -200,12 +202,16 @@ def _check(
     checkpoint: Path, parity: Mapping[Precision, Parity], gates: Mapping[Precision, Gates]
 ) -> None:
     failed = [
-        f"{precision}: {failure}"
+        (precision, failure)
         for precision, found in parity.items()
         for failure in found.failures(gates[precision])
     ]
-    if failed:
-        raise ExportError(f"{checkpoint}: no bundle written, gates failed: {'; '.join(failed)}")
+    if not failed:
+        return
+    told = "; ".join(f"{precision}: {failure}" for precision, failure in failed)
+    if all(precision == "int8" for precision, _ in failed):
+        told += "; --precision fp32 exports without int8"
+    raise ExportError(f"{checkpoint}: no bundle written, gates failed: {told}")
 
 
 def _examples(checkpoint: Path, path: Path | None) -> list[RankingExample]:

@@ -12,7 +12,7 @@ from typing import Any
 from service.app import create_app
 from service.contract.bundle import Bundle, BundleError, Precision
 from service.engines.onnx import OnnxEngine
-from service.offline import CandidatesError, check_bundle, rank_file
+from service.offline import CandidatesError, check_bundle, load_scorer, rank_file
 from service.ranking.readiness import Readiness
 from service.runtime import (
     RuntimeChoiceError,
@@ -20,7 +20,6 @@ from service.runtime import (
     require_one_runtime,
     usable_cores,
 )
-from service.scorers.onnx import OnnxScorer
 from service.server import build_server, listen
 from service.settings import PREFIX, Settings, SettingsError, load_settings
 from service.telemetry import configure_logging
@@ -47,7 +46,7 @@ def serve(flags: dict[str, Any]) -> int:
     settings = load_settings(flags)
     bundle = Bundle.open(settings.bundle)
     precision = _precision(settings, bundle)
-    scorer = _scorer(bundle, precision, threads=1)
+    scorer = load_scorer(bundle, precision, threads=1)
     workers = settings.threads or usable_cores()
     engine = OnnxEngine(scorer, workers=workers)
     readiness = Readiness()
@@ -88,6 +87,7 @@ def rank(options: dict[str, Any]) -> int:
         query=query,
         candidates=candidates,
         top_k=top_k,
+        max_query_chars=settings.max_query_chars,
         style=style or ("table" if sys.stdout.isatty() else "json"),
     )
     return 0
@@ -103,14 +103,7 @@ def _precision(settings: Settings, bundle: Bundle) -> Precision:
     if settings.precision is not None:
         bundle.model_path(settings.precision)
         return settings.precision
-    return "int8" if "int8" in bundle.manifest.precisions else "fp32"
-
-
-def _scorer(bundle: Bundle, precision: Precision, threads: int) -> OnnxScorer:
-    try:
-        return OnnxScorer(bundle.model_path(precision), threads=threads)
-    except ValueError as error:
-        raise BundleError(str(error)) from error
+    return bundle.manifest.preferred_precision
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -188,10 +181,9 @@ def _add_settings(parser: argparse.ArgumentParser, names: Any) -> None:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is less than 1")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -59,12 +59,15 @@ def create_app(
     """
     manifest = bundle.manifest
     readiness = readiness or Readiness()
-    telemetry = Telemetry(bundle, variant=VARIANT, precision=precision)
+    telemetry = Telemetry(
+        bundle, variant=VARIANT, precision=precision, budget_s=settings.budget_ms / 1000
+    )
     model = ServedModel(name=manifest.name, version=bundle.short_version, variant=VARIANT)
     admission = Admission(
         max_length=manifest.max_length,
         max_query_length=manifest.max_query_length,
         max_backlog_tokens=settings.max_backlog_tokens,
+        concurrency=concurrency,
     )
     batcher = Batcher(
         engine,
@@ -109,6 +112,7 @@ def create_app(
         version=version("disranker"),
         description="An LLM's ranking skill, distilled and served inside a latency budget.",
         lifespan=lifespan,
+        redirect_slashes=False,  # a redirect would lose the body; 404 says what is served
         redoc_url=None,
     )
     app.add_middleware(RecordRequests, telemetry=telemetry)

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from service.api.faults import faults_of
-from service.api.native import RankCandidate
+from service.api.native import RankCandidate, request_faults
 from service.contract.bundle import Bundle, BundleError, Precision
 from service.contract.order import rank_order
 from service.contract.template import document_text
@@ -39,16 +39,19 @@ def rank_file(
     candidates: str,
     top_k: int | None,
     style: Format,
+    max_query_chars: int,
 ) -> None:
     """Print the ranking of a JSONL file's candidates (`-` is the standard input).
 
     Raises:
-        CandidatesError: A line is no candidate, or there is none.
+        CandidatesError: A line is no candidate, there is none, or the query is no query.
         BundleError: The model does not load.
     """
     documents = read_candidates(candidates)
+    if faults := request_faults(query, documents, max_query_chars=max_query_chars):
+        raise CandidatesError(f"{faults[0].field}: {faults[0].message}")
     pairs = bundle.encoder().encode(query, documents)
-    scores = _scorer(bundle, precision, threads).score(pairs)
+    scores = load_scorer(bundle, precision, threads=threads).score(pairs)
     order = rank_order(scores)[:top_k]
     relevance = relevance_of(scores[order], bundle.manifest.score.relevance)
     rows = [
@@ -82,7 +85,7 @@ def check_bundle(path: Path, *, threads: int) -> None:
     encoder = bundle.encoder()
     missed = []
     for precision, entry in manifest.precisions.items():
-        scorer = _scorer(bundle, precision, threads)
+        scorer = load_scorer(bundle, precision, threads=threads)
         largest = max(
             deviation(golden, scorer.score(encoder.encode(golden.query, golden.candidates)))
             for golden in bundle.golden
@@ -124,7 +127,12 @@ def _lines(source: str) -> Iterator[tuple[int, bytes]]:
             yield number, line
 
 
-def _scorer(bundle: Bundle, precision: Precision, threads: int) -> OnnxScorer:
+def load_scorer(bundle: Bundle, precision: Precision, *, threads: int) -> OnnxScorer:
+    """Return the scorer of a bundle's model.
+
+    Raises:
+        BundleError: The bundle has no such model, or it does not load.
+    """
     try:
         return OnnxScorer(bundle.model_path(precision), threads=threads)
     except ValueError as error:

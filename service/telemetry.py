@@ -40,10 +40,13 @@ class Telemetry:
     Every label set exists from the start, so that a rate over it is 0 and not absent.
     """
 
-    def __init__(self, bundle: Bundle, *, variant: str, precision: Precision) -> None:
+    def __init__(
+        self, bundle: Bundle, *, variant: str, precision: Precision, budget_s: float
+    ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a `_created` twin for each series is of no use here
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
+        self._budget_s = budget_s
         self._labels = (bundle.manifest.name, bundle.short_version, variant)
         self._duration = self._histogram(
             "disranker_request_duration_seconds", "Seconds from request to response.", "outcome"
@@ -58,7 +61,8 @@ class Telemetry:
             "kind",
         )
         self._misses = self._counter(
-            "disranker_budget_misses_total", "Ranked requests slower than the latency budget."
+            "disranker_budget_misses_total",
+            "Requests to rank not answered within the latency budget, failed ones included.",
         )
         self._ready = self._gauge("disranker_ready", "1 when ready for traffic.")
         for outcome in OUTCOMES:
@@ -87,14 +91,19 @@ class Telemetry:
         self.registry.register(_CacheCollector(self._labels, stats))
 
     def observe_request(self, outcome: str, seconds: float) -> None:
-        """Count a request to rank, whatever became of it."""
+        """Count a request to rank, whatever became of it.
+
+        One that was ranked later than the budget, or that we failed, misses it. One that its
+        client spoilt or left, or that was refused at once, does not.
+        """
         self._duration.labels(*self._labels, outcome).observe(seconds)
+        late = outcome == "ok" and seconds > self._budget_s
+        if late or outcome in ("expired", "error"):
+            self._misses.labels(*self._labels).inc()
 
     def observe_ranking(
         self,
         *,
-        seconds: float,
-        budget_s: float,
         pairs: int,
         real_tokens: int,
         padded_tokens: int,
@@ -106,8 +115,6 @@ class Telemetry:
         self._pairs.labels(*self._labels).inc(pairs)
         self._tokens.labels(*self._labels, "real").inc(real_tokens)
         self._tokens.labels(*self._labels, "padded").inc(padded_tokens)
-        if seconds > budget_s:
-            self._misses.labels(*self._labels).inc()
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

@@ -38,7 +38,13 @@ def main(arguments: list[str] | None = None) -> int:
                 from training.report import report
 
                 sets = load_recipe(options.recipe, EvaluateRecipe)
-                report(sets, data=options.data, model=options.model, json_to=options.json)
+                report(
+                    sets,
+                    data=options.data,
+                    model=options.model,
+                    precision=options.precision,
+                    json_to=options.json,
+                )
                 return 0
     except RecipeError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -71,6 +77,11 @@ def _parser() -> argparse.ArgumentParser:
         if name == "evaluate":
             stage.add_argument(
                 "--model", type=Path, required=True, help="checkpoint or bundle folder"
+            )
+            stage.add_argument(
+                "--precision",
+                choices=("fp32", "int8"),
+                help="model of the bundle; default: int8 where it is offered, as served",
             )
             stage.add_argument("--json", type=Path, help="write the figures here, too")
         else:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import BertForSequenceClassification, PreTrainedTokenizerBase
 
 from service.contract.checkpoint import CARD, VALIDATION, Card
 from service.contract.examples import write_examples
+from service.contract.folder import replaced_folder
 from service.contract.types import RankingExample
 
 
@@ -36,49 +34,3 @@ def write_checkpoint(
         tokenizer.save_pretrained(folder)
         (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
         write_examples(folder / VALIDATION, validation)
-
-
-@contextmanager
-def replaced_folder(target: Path) -> Iterator[Path]:
-    """Yield a scratch folder that becomes target when the block ends without an error.
-
-    A reader finds the old folder or the new one, and after a kill at any moment one of them is
-    at target or, between two renames, at `.{name}.old`, from where `restore_folder` brings it back.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    restore_folder(target)
-    scratch = _scratch(target)
-    scratch.mkdir()
-    try:
-        yield scratch
-        for path in scratch.rglob("*"):
-            if path.is_file():
-                _sync(path)
-        if target.exists():
-            target.rename(_aside(target))
-        scratch.rename(target)
-        shutil.rmtree(_aside(target), ignore_errors=True)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def restore_folder(target: Path) -> None:
-    """Undo the first half of a killed replacement, and remove what else is left of it."""
-    shutil.rmtree(_scratch(target), ignore_errors=True)
-    aside = _aside(target)
-    if aside.exists() and not target.exists():
-        aside.rename(target)
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _scratch(target: Path) -> Path:
-    return target.parent / f".{target.name}.new"
-
-
-def _aside(target: Path) -> Path:
-    return target.parent / f".{target.name}.old"
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())

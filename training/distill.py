@@ -20,8 +20,9 @@ from transformers import BertForSequenceClassification
 from service.contract.bundle import Relevance, ScoreMeaning
 from service.contract.checkpoint import Card
 from service.contract.encoding import PairEncoder
+from service.contract.folder import restore_folder
 from service.contract.types import RankingExample
-from training.checkpoint import restore_folder, write_checkpoint
+from training.checkpoint import write_checkpoint
 from training.evaluate import fit_relevance
 from training.loop import train
 from training.losses import group_mean, hybrid
@@ -48,8 +49,6 @@ def distill(recipe: DistillRecipe, *, data: Path, out: Path, restart: bool = Fal
         RecipeError: The recipe or an input cannot be used, or the folder holds another run.
     """
     folder = out / recipe.name
-    if restart:
-        shutil.rmtree(folder, ignore_errors=True)
     accelerator = Accelerator(mixed_precision=recipe.precision)
     model, tokenizer = build_student(recipe.student, seed=recipe.seed)
     encoder = pair_encoder(tokenizer, recipe.student)
@@ -85,12 +84,16 @@ def distill(recipe: DistillRecipe, *, data: Path, out: Path, restart: bool = Fal
         assert isinstance(student, BertForSequenceClassification)  # noqa: S101 - for the type only
         write(student, card.model_copy(update={"metrics": {"selected_at": row}}))
 
+    fingerprint = _fingerprint(recipe, lessons, held_out)
+    if restart and accelerator.is_main_process:  # all inputs were read: none can fail any more
+        shutil.rmtree(folder, ignore_errors=True)
+    accelerator.wait_for_everyone()
     restore_folder(folder / CHECKPOINT)
     progress = train(
         model,
         accelerator=accelerator,
         folder=folder,
-        fingerprint=_fingerprint(recipe, lessons, held_out),
+        fingerprint=fingerprint,
         settings=recipe.optimiser,
         steps=lessons.steps_per_epoch * recipe.epochs,
         seed=recipe.seed,

@@ -55,15 +55,17 @@ def label(recipe: LabelRecipe, *, data: Path, out: Path, restart: bool = False) 
         RecipeError: A source or the teacher cannot be used, or the folder holds other labels.
     """
     folder = out / recipe.name
-    if restart:
-        shutil.rmtree(folder, ignore_errors=True)
     examples = [example for source in recipe.sources for example in read_source(source, data)]
-    _check_plan(folder, _fingerprint(recipe, examples))
     size = recipe.queries_per_shard
     shards = [examples[start : start + size] for start in range(0, len(examples), size)]
-    todo = [number for number in range(len(shards)) if not _shard(folder, number).exists()]
+    todo = [
+        number for number in range(len(shards)) if restart or not _shard(folder, number).exists()
+    ]
     if todo:
         teacher = load_teacher(recipe)
+    if restart:  # all inputs were read: none can fail any more
+        shutil.rmtree(folder, ignore_errors=True)
+    _check_plan(folder, _fingerprint(recipe, examples))
     with tqdm(total=len(examples), unit="query") as bar:
         bar.update(len(examples) - sum(len(shards[number]) for number in todo))
         for number in todo:
@@ -142,7 +144,7 @@ def _summary(recipe: LabelRecipe, folder: Path, shards: int) -> dict[str, object
 def _fingerprint(recipe: LabelRecipe, examples: Sequence[RankingExample]) -> str:
     digest = hashlib.sha256(json.dumps(recipe.model_dump(mode="json"), sort_keys=True).encode())
     for example in examples:
-        digest.update(repr((example.query_id, example.query, example.candidates)).encode())
+        digest.update(repr(example).encode())
     return digest.hexdigest()
 
 

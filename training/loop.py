@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from training.checkpoint import replaced_folder, restore_folder
+from service.contract.folder import replaced_folder, restore_folder
 from training.recipe import Optimiser, RecipeError
 
 STATE = "state"

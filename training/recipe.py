@@ -145,7 +145,6 @@ class LabelRecipe(_Part):
     )
     teacher_kind: Literal["bi-encoder", "cross-encoder"] = "bi-encoder"
     max_length: int = Field(256, ge=8)
-    seed: Seed = 0
     sources: tuple[Source, ...] = Field(min_length=1)
     queries_per_shard: int = Field(256, ge=1)
     batch_tokens: int = Field(8192, ge=16)

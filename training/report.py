@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from service.contract.bundle import MANIFEST, Bundle, BundleError
+from service.contract.bundle import MANIFEST, Bundle, BundleError, Precision
 from service.contract.checkpoint import read_card
 from service.contract.encoding import PairEncoder, TokenPair
 from service.contract.types import Float32s, RankingExample
@@ -24,7 +24,14 @@ HEADER = (
 )
 
 
-def report(recipe: EvaluateRecipe, *, data: Path, model: Path, json_to: Path | None) -> None:
+def report(
+    recipe: EvaluateRecipe,
+    *,
+    data: Path,
+    model: Path,
+    precision: Precision | None,
+    json_to: Path | None,
+) -> None:
     """Print a Markdown table of the model's figures on each set of the recipe.
 
     A set whose candidates come from a retriever's run gets a row for that retriever's own order.
@@ -32,13 +39,14 @@ def report(recipe: EvaluateRecipe, *, data: Path, model: Path, json_to: Path | N
     Args:
         recipe: The judged sets.
         data: Folder they lie in.
-        model: A bundle (its first precision is used) or a checkpoint.
+        model: A bundle or a checkpoint.
+        precision: Model of the bundle; default: the one that is served.
         json_to: Where to write the figures as JSON too.
 
     Raises:
         RecipeError: A set or the model cannot be read.
     """
-    encoder, score_pairs, name = load_scorer(model)
+    encoder, score_pairs, name = load_scorer(model, precision)
     rows: dict[str, dict[str, object]] = {}
     print(HEADER)
     for source in recipe.sets:
@@ -61,25 +69,27 @@ def report(recipe: EvaluateRecipe, *, data: Path, model: Path, json_to: Path | N
         json_to.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
 
-def load_scorer(model: Path) -> tuple[PairEncoder, ScorePairs, str]:
+def load_scorer(model: Path, precision: Precision | None) -> tuple[PairEncoder, ScorePairs, str]:
     """Return a model's encoder, its scoring function and a name for the report.
 
     Raises:
-        RecipeError: The folder is neither a bundle nor a checkpoint.
+        RecipeError: The folder is neither a bundle nor a checkpoint, or lacks the precision.
     """
     try:
         if (model / MANIFEST).exists():
-            return _bundle_scorer(model)
+            return _bundle_scorer(model, precision)
+        if precision is not None:
+            raise RecipeError(f"{model} is no bundle: --precision chooses among a bundle's models")
         return _checkpoint_scorer(model)
     except (BundleError, OSError, ValueError) as error:
         raise RecipeError(f"{model}: {error}") from error
 
 
-def _bundle_scorer(root: Path) -> tuple[PairEncoder, ScorePairs, str]:
+def _bundle_scorer(root: Path, precision: Precision | None) -> tuple[PairEncoder, ScorePairs, str]:
     from service.scorers.onnx import OnnxScorer
 
     bundle = Bundle.open(root)
-    precision = next(iter(bundle.manifest.precisions))
+    precision = precision or bundle.manifest.preferred_precision
     scorer = OnnxScorer(bundle.model_path(precision))
     return bundle.encoder(), scorer.score, f"{bundle.manifest.name} {precision}"
 

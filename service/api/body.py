@@ -28,9 +28,13 @@ async def read_body(request: Request, *, max_bytes: int, timeout_s: float) -> by
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > max_bytes:
-                    raise BodyTooLargeError(f"the body has more than the {max_bytes} bytes allowed")
+                    value = f"more than {max_bytes} bytes"
+                    raise BodyTooLargeError("the body is too large", value=value, limit=max_bytes)
     except TimeoutError:
-        raise BodyTooSlowError(f"the body did not arrive within {timeout_s:g} s") from None
+        value = f"{len(body)} bytes in {timeout_s:g} s"
+        raise BodyTooSlowError(
+            "the body arrived too slowly", value=value, limit=timeout_s
+        ) from None
     return bytes(body)
 
 

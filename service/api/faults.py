@@ -61,4 +61,6 @@ def _value(detail: Mapping[str, Any]) -> str | int | float | None:
         return echo(value) if name in _ECHOED else f"a string of {len(value)} characters"
     if isinstance(value, list):
         return f"an array of {len(value)} items"
+    if value is None:
+        return "null"
     return "an object" if isinstance(value, dict) else echo(type(value).__name__)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Self
 
 from fastapi import APIRouter, Request, Response
@@ -15,7 +14,7 @@ from service.api.faults import echo, faults_of
 from service.api.openapi import problem_responses, request_body
 from service.api.record import record_of
 from service.contract.types import Candidate
-from service.ranking.errors import Fault, InfeasibleDeadlineError, InvalidRequestError
+from service.ranking.errors import Fault, InvalidRequestError
 from service.ranking.ranker import Ranker, Ranking
 from service.settings import Settings
 from service.telemetry import Telemetry
@@ -86,7 +85,8 @@ class RankRequest(_Request):
         le=MAX_DEADLINE_MS,
         allow_inf_nan=False,
         description="Milliseconds after which the answer is of no use. A deadline that cannot be "
-        "met is refused at once: 422 if it never could be, 429 if other work is in the way.",
+        "met is refused at once: 422 if it never could be, 429 if other work is in the way. The "
+        "earliest deadline is served first: give urgent requests one, or they wait their turn.",
     )
     routing_key: str | None = Field(
         default=None,
@@ -181,25 +181,18 @@ def rank_router(
         )
         asked = parse(body, max_query_chars=settings.max_query_chars)
         record.candidates = len(asked.candidates)
-        deadline_ms = asked.deadline_ms or settings.default_deadline_ms
         work = ranker.rank(
             asked.query,
             [candidate.candidate() for candidate in asked.candidates],
-            deadline=record.began + deadline_ms / 1000,
+            arrived=record.began,
+            allowed_s=(asked.deadline_ms or settings.default_deadline_ms) / 1000,
             top_k=asked.top_k,
         )
-        try:
-            ranking = await while_connected(request, work)
-        except InfeasibleDeadlineError as error:
-            # Inside, a deadline is a point in time; the client knows it as milliseconds.
-            fault = replace(error.faults[0], value=deadline_ms)
-            raise InfeasibleDeadlineError(fault) from None
+        ranking = await while_connected(request, work)
         record.tokens = ranking.real_tokens
         record.stages_s = ranking.stages_s
         total_s = record.elapsed_s
         telemetry.observe_ranking(
-            seconds=total_s,
-            budget_s=settings.budget_ms / 1000,
             pairs=len(asked.candidates),
             real_tokens=ranking.real_tokens,
             padded_tokens=ranking.padded_tokens,
@@ -235,10 +228,17 @@ def parse(body: bytes, *, max_query_chars: int) -> RankRequest:
         if first["type"] == "json_invalid":
             fault = Fault("body", first["msg"], value=f"{len(body)} bytes")
             raise InvalidRequestError(fault, status=400) from None
-        raise InvalidRequestError(*faults_of(error)) from None
-    if faults := (*_query_faults(asked.query, max_query_chars), *_id_faults(asked.candidates)):
+        raise InvalidRequestError(*faults_of(error), total=error.error_count()) from None
+    if faults := request_faults(asked.query, asked.candidates, max_query_chars=max_query_chars):
         raise InvalidRequestError(*faults)
     return asked
+
+
+def request_faults(
+    query: str, candidates: Sequence[RankCandidate | Candidate], *, max_query_chars: int
+) -> list[Fault]:
+    """Return what is wrong with a query and candidates that are each well formed."""
+    return [*_query_faults(query, max_query_chars), *_id_faults(candidates)]
 
 
 def _query_faults(query: str, max_chars: int) -> list[Fault]:
@@ -251,7 +251,7 @@ def _query_faults(query: str, max_chars: int) -> list[Fault]:
     return []
 
 
-def _id_faults(candidates: Sequence[RankCandidate]) -> list[Fault]:
+def _id_faults(candidates: Sequence[RankCandidate | Candidate]) -> list[Fault]:
     first: dict[str, int] = {}
     for index, candidate in enumerate(candidates):
         if candidate.id is None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -24,6 +22,7 @@ from pydantic import (
 from pydantic_core import from_json
 
 from service.contract.encoding import PairEncoder
+from service.contract.folder import replaced_folder, restore_folder
 from service.contract.template import TEMPLATE
 from service.contract.types import Candidate
 
@@ -101,6 +100,11 @@ class Manifest(_Part):
     training: dict[str, JsonValue] = Field(default_factory=dict)
     metrics: dict[str, JsonValue] = Field(default_factory=dict)
     files: dict[str, FileEntry] = Field(default_factory=dict)
+
+    @property
+    def preferred_precision(self) -> Precision:
+        """The precision used where none is asked for: int8, the fast one, where it is offered."""
+        return "int8" if "int8" in self.precisions else "fp32"
 
     def fingerprint(self) -> str:
         """Return the sha256 of the canonical JSON of all fields but `version`."""
@@ -185,6 +189,9 @@ def write_bundle(
 ) -> Bundle:
     """Write a bundle beside target, check it, and rename it into place.
 
+    A writer killed between the two renames of an overwrite leaves the old bundle at `.{name}.old`;
+    the next write brings it back first.
+
     Args:
         target: The bundle's directory; its parent is made where it is missing.
         manifest: All but `files` and `version`, which are filled in here.
@@ -199,13 +206,12 @@ def write_bundle(
         BundleError: The target exists, the parts do not fit, or the written bundle does not open.
         OSError: The disk refused; target is as it was.
     """
+    restore_folder(target)
     if target.exists() and not overwrite:
         raise BundleError(f"{target} exists; overwriting it has to be asked for")
     if not golden:
         raise BundleError(f"{target}: a bundle needs golden pairs, got none")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
+    with replaced_folder(target) as scratch:
         for name, source in files.items():
             shutil.copyfile(source, _locate(scratch, name))
         lines = [json.dumps(asdict(query), ensure_ascii=False) for query in golden]
@@ -214,13 +220,7 @@ def write_bundle(
         whole = manifest.model_copy(update={"files": entries})
         whole = whole.model_copy(update={"version": whole.fingerprint()})
         (scratch / MANIFEST).write_text(whole.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        for path in scratch.iterdir():
-            _sync(path)
         Bundle.open(scratch)
-        scratch.chmod(0o755)  # mkdtemp's 0700 would shut out a service under another user
-        _replace(scratch, target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return Bundle.open(target)
 
 
@@ -311,23 +311,3 @@ def _first(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     return f"{where}: {first['msg']}"
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
-
-
-def _replace(source: Path, target: Path) -> None:
-    """Rename source to target, an old target moved aside first and removed last."""
-    if not target.exists():
-        source.rename(target)
-        return
-    aside = source.with_name(f"{source.name}-old")
-    target.rename(aside)
-    try:
-        source.rename(target)
-    except OSError:
-        aside.rename(target)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)

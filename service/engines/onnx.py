@@ -20,7 +20,7 @@ class OnnxEngine:
     """Runs an `OnnxScorer` pair by pair until the deadline, each call in a thread of its own.
 
     One core a pair, as many pairs at a time as there are cores: two cores on one pair of 40 tokens
-    give 1.1 times the speed of one, two cores on two pairs 1.8 times (`docs/experiments.md`).
+    give 1.1 times the speed of one, two cores on two pairs 1.9 times (`docs/experiments.md`).
     """
 
     def __init__(self, scorer: OnnxScorer, *, workers: int = 1) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from bisect import insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -77,12 +78,12 @@ _Launch = list[tuple[_Waiting, int, int]]  # request, first pair, end
 class Batcher:
     """An engine that gathers concurrent requests for the engine behind it.
 
-    As many launches are in flight as the engine runs at a time. Whatever waits when it comes free
-    is launched at once, earliest deadline first, up to
-    `max_batch` pairs and `launch_tokens` tokens (one pair at least): no timer, and an urgent
-    request waits for one launch, never for a long request. Pairs of requests that were abandoned
-    or have expired are dropped before they cost. Every waiter gets an answer: its scores, what
-    was scored by its deadline, or the failure of its launch.
+    As many launches are in flight as the engine runs at a time. Whatever waits when one ends is
+    launched at once, earliest deadline first, up to `max_batch` pairs and `launch_tokens` tokens
+    (one pair at least) and a fair share of what waits: no timer, and a request waits for a launch
+    and for earlier deadlines, never for a long request with a later one. Pairs of requests that
+    were abandoned or have expired are dropped before they cost. Every waiter gets an answer: its
+    scores, what was scored by its deadline, or the failure of its launch.
     """
 
     def __init__(
@@ -103,8 +104,7 @@ class Batcher:
             max_batch: Most pairs a launch.
             launch_tokens: Most tokens a launch; a longer pair goes alone.
             max_waiting_tokens: Most tokens that may wait; a request alone always may.
-            on_launch: Told the real tokens of each launch that succeeded and its share of the
-                engine's seconds: its own divided by the launches that may run beside it.
+            on_launch: Told the real tokens and the seconds of each launch that succeeded.
         """
         self._engine = engine
         self._concurrency = concurrency
@@ -209,7 +209,8 @@ class Batcher:
     def _take(self, now: float) -> _Launch:
         """Return the next launch, taken off the queue; expired requests are settled unscored."""
         launch: _Launch = []
-        pairs_left, tokens_left = self._max_batch, self._launch_tokens
+        share = math.ceil(self._waiting_tokens / self._concurrency)  # so that no core goes idle
+        pairs_left, tokens_left = self._max_batch, min(self._launch_tokens, share)
         while self._queue and pairs_left > 0:
             waiting = self._queue[0]
             if waiting.done.done() or waiting.deadline <= now:
@@ -252,7 +253,7 @@ class Batcher:
             if len(scores.values) != len(pairs):
                 raise EngineError(f"{len(scores.values)} scores for {len(pairs)} pairs")
             seconds = monotonic() - began
-            self._on_launch(scores.real_tokens, seconds / self._concurrency)
+            self._on_launch(scores.real_tokens, seconds)
             _distribute(launch, scores, len(pairs))
         except Exception as error:
             log.error("a launch of %d pairs failed: %s", len(pairs), type(error).__name__)

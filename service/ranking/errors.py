@@ -3,8 +3,9 @@
 RankError
 ├── InvalidRequestError            422, or 400 where the body is no JSON
 │   └── InfeasibleDeadlineError    422
-├── BodyTooLargeError              413
-├── BodyTooSlowError               408
+├── BodyError
+│   ├── BodyTooLargeError          413
+│   └── BodyTooSlowError           408
 ├── OverloadedError                429
 ├── ScoringError                   500
 ├── NotReadyError                  503
@@ -60,9 +61,11 @@ class InvalidRequestError(RankError):
 
     error_type = "validation"
 
-    def __init__(self, *faults: Fault, status: int = 422) -> None:
+    def __init__(self, *faults: Fault, status: int = 422, total: int | None = None) -> None:
+        """Take the first faults, and how many there are in total where that is more."""
         first = faults[0]
-        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        others = (total or len(faults)) - 1
+        more = f" (and {others} more)" if others else ""
         super().__init__(f"{first.field}: {first.message}{more}", faults=faults)
         self.status = status
 
@@ -73,14 +76,22 @@ class InfeasibleDeadlineError(InvalidRequestError):
     error_type = "infeasible_deadline"
 
 
-class BodyTooLargeError(RankError):
+class BodyError(RankError):
+    """The body as a whole breaks a limit."""
+
+    def __init__(self, message: str, *, value: str, limit: int | float) -> None:
+        fault = Fault("body", message, value=value, limit=limit)
+        super().__init__(f"body: {message}: {value}, the limit is {limit}", faults=(fault,))
+
+
+class BodyTooLargeError(BodyError):
     """The body is over the limit."""
 
     status = 413
     error_type = "body_too_large"
 
 
-class BodyTooSlowError(RankError):
+class BodyTooSlowError(BodyError):
     """The body did not arrive in time."""
 
     status = 408

@@ -49,22 +49,29 @@ class Ranker:
         self._relevance = relevance
 
     async def rank(
-        self, query: str, candidates: Sequence[Candidate], *, deadline: float, top_k: int | None
+        self,
+        query: str,
+        candidates: Sequence[Candidate],
+        *,
+        arrived: float,
+        allowed_s: float,
+        top_k: int | None,
     ) -> Ranking:
         """Return the candidates from best to worst, ties by input order.
 
         Args:
             query: Query text.
             candidates: The documents, at least one.
-            deadline: When the answer stops being useful, in `time.monotonic()` seconds.
+            arrived: When the request came, in `time.monotonic()` seconds.
+            allowed_s: How long after that an answer is of use.
             top_k: How many to return; None for all.
 
         Raises:
             RankError: Not ready, not admitted, failed or expired.
         """
         self._readiness.require_model()
-        with self._admission.admit(query, candidates, deadline):
-            scores = await self._lane.score(query, candidates, deadline)
+        with self._admission.admit(query, candidates, arrived=arrived, allowed_s=allowed_s):
+            scores = await self._lane.score(query, candidates, arrived + allowed_s)
         if not scores.complete:
             raise DeadlineExpiredError
         began = monotonic()

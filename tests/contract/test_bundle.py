@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,15 @@ def test_a_precision_not_on_offer_is_refused_with_those_that_are(tmp_path: Path)
         bundle.model_path("int8")
 
 
+@pytest.mark.parametrize(
+    ("offered", "preferred"),
+    [(("fp32", "int8"), "int8"), (("int8",), "int8"), (("fp32",), "fp32")],
+)
+def test_int8_is_preferred_where_it_is_offered(offered: tuple[str, ...], preferred: str) -> None:
+    entries = {name: EngineEntry(file=f"{name}.onnx", tolerance=1) for name in offered}
+    assert manifest(precisions=entries).preferred_precision == preferred
+
+
 def test_the_bundles_encoder_is_the_one_of_its_tokenizer_and_lengths(tmp_path: Path) -> None:
     tokenizer = Path(get_model_path()) / "tokenizer.json"
     root = written(tmp_path, max_length=20, max_query_length=5)
@@ -196,7 +206,7 @@ def test_a_manifest_with_a_number_json_does_not_know_cannot_be_made(field: str, 
 def test_the_parent_is_made_and_others_may_read_the_bundle(tmp_path: Path) -> None:
     target = tmp_path / "new" / "parent" / "tiny"
     write_bundle(target, manifest(), sources(tmp_path / "sources"), GOLDEN)
-    assert stat.S_IMODE(target.stat().st_mode) == 0o755
+    assert target.stat().st_mode == target.parent.stat().st_mode  # the umask's, not 0700
     assert [path.name for path in target.parent.iterdir()] == ["tiny"]
 
 
@@ -219,6 +229,40 @@ def test_overwriting_leaves_the_new_bundle_and_nothing_of_the_old(tmp_path: Path
     assert Bundle.open(root).manifest.name == "new"
     assert {path.name for path in root.iterdir()} == {*files, "golden.jsonl", "manifest.json"}
     assert [path.name for path in root.parent.iterdir()] == ["tiny"]
+
+
+WRITE_AND_DIE = """
+import os, sys
+from pathlib import Path
+from tests.contract.bundles import written
+
+renames = 0
+
+def die(event, arguments):
+    global renames
+    renames += event == "os.rename"
+    if renames == int(sys.argv[2]):
+        os._exit(9)
+
+sys.addaudithook(die)
+written(Path(sys.argv[1]), name="new")
+"""
+
+
+@pytest.mark.parametrize("rename", [1, 2])
+def test_a_bundle_survives_a_writer_killed_before_either_rename(
+    tmp_path: Path, rename: int
+) -> None:
+    root = written(tmp_path, name="old")
+    before = snapshot(root)
+    command = [sys.executable, "-c", WRITE_AND_DIE, str(tmp_path), str(rename)]
+    assert subprocess.run(command, cwd=Path(__file__).parents[2], check=False).returncode == 9
+    assert root.exists() == (rename == 1)
+    with pytest.raises(BundleError, match=f"{root} exists"):
+        write_bundle(root, manifest(), sources(tmp_path / "sources"), GOLDEN)
+    assert snapshot(root) == before
+    assert [path.name for path in root.parent.iterdir()] == ["tiny"]
+    assert Bundle.open(written(tmp_path, name="new")).manifest.name == "new"
 
 
 def _golden(score: float, candidates: int = 1) -> tuple[GoldenQuery, ...]:

@@ -1,5 +1,6 @@
 """Every bad request gets its 4xx, and a problem that names field, value and limit."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -33,7 +34,7 @@ async def client(serving: Client) -> AsyncIterator[httpx.AsyncClient]:
         (request(query=" \t\n"), "query", "a string of 3 characters", 1),
         (request(query="q" * 51), "query", "a string of 51 characters", 50),
         (request(query=5), "query", 5, None),
-        (request(query=None), "query", "NoneType", None),
+        (request(query=None), "query", "null", None),
         (request(candidates=[]), "candidates", "an array of 0 items", 1),
         (request(candidates=[CAT] * 1001), "candidates", "an array of 1001 items", 1000),
         (request(candidates=TEXT), "candidates", STRING_16, None),
@@ -63,7 +64,7 @@ async def client(serving: Client) -> AsyncIterator[httpx.AsyncClient]:
         (request(routing_key="k" * 257), "routing_key", "a string of 257 characters", 256),
         (request(documents=[TEXT]), "documents", "an array of 1 items", None),
         ([], "body", "an array of 0 items", None),
-        (None, "body", "NoneType", None),
+        (None, "body", "null", None),
     ],
     ids=str,
 )  # fmt: skip
@@ -108,7 +109,14 @@ async def test_body_over_the_limit_is_413_whatever_its_header_says(
             yield b" " * 10_000
 
     problem = assert_problem(await client.post("/rank", content=endless()), 413)
-    assert "100000" in problem["detail"]
+    assert problem["errors"] == [
+        {
+            "field": "body",
+            "value": "more than 100000 bytes",
+            "limit": 100_000,
+            "message": "the body is too large",
+        }
+    ]
     assert read < 20
     lying = {"content-length": "10"}
     assert_problem(await client.post("/rank", content=b" " * 100_001, headers=lying), 413)
@@ -128,16 +136,31 @@ async def test_deadline_no_engine_could_meet_names_the_smallest_feasible(
     assert problem["error_type"] == "infeasible_deadline"
 
 
+async def test_body_that_came_after_its_deadline_expired_and_was_not_infeasible(
+    client: httpx.AsyncClient,
+) -> None:
+    async def slow() -> AsyncIterator[bytes]:
+        body = json.dumps(request(deadline_ms=500)).encode()
+        yield body[:10]
+        await asyncio.sleep(0.6)
+        yield body[10:]
+
+    assert_problem(await client.post("/rank", content=slow()), 504)
+
+
 async def test_wrong_path_and_wrong_method_are_problems(client: httpx.AsyncClient) -> None:
     assert_problem(await client.get(f"/{TEXT}"), 404)
     response = await client.get("/rank")
     assert_problem(response, 405)
     assert response.headers["allow"] == "POST"
+    assert_problem(await client.post("/rank/", json=request()), 404)
 
 
 async def test_many_faults_are_cut(client: httpx.AsyncClient) -> None:
     response = await client.post("/rank", json=request(candidates=[{}] * 500))
-    assert len(assert_problem(response, 422)["errors"]) == 20
+    problem = assert_problem(response, 422)
+    assert len(problem["errors"]) == 20
+    assert problem["detail"].endswith("(and 499 more)")
     assert len(response.content) < 5_000
 
 

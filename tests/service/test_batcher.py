@@ -74,10 +74,10 @@ async def test_a_request_spreads_over_as_many_launches_as_the_engine_runs_at_onc
     async with batching(engine, concurrency=2, max_batch=2) as batcher:
         request = submit(batcher, 1, 2, 3, 4, 5)
         await settle()
-        assert engine.launches == [[1, 2], [3, 4]]
+        assert engine.launches == [[1, 2], [3]]  # half of what waits, then half of the rest
         engine.open.set()
         assert await request == [1.0, 2.0, 3.0, 4.0, 5.0]
-    assert engine.launches == [[1, 2], [3, 4], [5]]
+    assert engine.launches == [[1, 2], [3], [4], [5]]
 
 
 async def test_time_in_launches_side_by_side_counts_once() -> None:

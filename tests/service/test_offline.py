@@ -76,6 +76,27 @@ def test_rank_reads_standard_input(
 
 
 @pytest.mark.parametrize(
+    ("query", "lines", "message"),
+    [
+        ("  ", '{"text": "a"}\n', "query: a query needs non-blank text"),
+        ("q", '{"id": "x", "text": "a"}\n{"id": "x", "text": "b"}\n', "candidates[1].id: "),
+    ],
+)
+def test_rank_refuses_what_the_service_refuses(
+    bundle_path: Path,
+    candidates: Path,
+    capsys: pytest.CaptureFixture[str],
+    query: str,
+    lines: str,
+    message: str,
+) -> None:
+    candidates.write_text(lines)
+    arguments = ["--query", query, "--candidates", str(candidates), "--bundle", str(bundle_path)]
+    assert main(["rank", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("lines", "message"),
     [
         ('{"text": "a"}\n{"text": ""}\n', ":2: candidate: a candidate needs non-blank text"),

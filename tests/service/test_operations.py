@@ -160,6 +160,7 @@ async def test_expiry_after_acceptance_is_504(bundle: Bundle, serving: Client) -
         gate.open.clear()
         response = await client.post("/rank", json=request(deadline_ms=100))
         assert assert_problem(response, 504)["error_type"] == "deadline_expired"
+        assert (await samples(client))["disranker_budget_misses_total", ""] == 1
         gate.open.set()
 
 

@@ -113,6 +113,20 @@ def test_the_state_of_another_recipe_is_refused_and_restart_replaces_it(
     assert capsys.readouterr().out.endswith(f"{tmp_path / 'runs' / 'toy' / 'checkpoint'}\n")
 
 
+@pytest.mark.parametrize("mistake", ["data", "student"])
+def test_restart_with_a_wrong_input_keeps_the_old_run(mistake: str, tmp_path: Path) -> None:
+    write_toy_set(tmp_path, queries=12)
+    checkpoint = run(tmp_path, epochs=1)
+    before = digests(checkpoint) | digests(checkpoint.parent / "state")
+    recipe = load_recipe(tmp_path / "recipe.toml", DistillRecipe)
+    if mistake == "student":
+        (tmp_path / "base" / "model.safetensors").write_bytes(b"damaged")
+    data = tmp_path / "absent" if mistake == "data" else tmp_path
+    with pytest.raises(RecipeError, match=r"is --data right|cannot be loaded"):
+        distill(recipe, data=data, out=tmp_path / "runs", restart=True)
+    assert digests(checkpoint) | digests(checkpoint.parent / "state") == before
+
+
 def test_the_state_of_other_data_is_refused(tmp_path: Path) -> None:
     write_toy_set(tmp_path, queries=12)
     run(tmp_path, epochs=1)

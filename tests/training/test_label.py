@@ -141,12 +141,26 @@ def test_a_lost_shard_is_noticed(whole: Path, tmp_path: Path) -> None:
         read_labels(tmp_path)
 
 
-def test_labels_json_comes_last(task: Path, tmp_path: Path) -> None:
+def test_a_teacher_that_cannot_be_loaded_writes_nothing(task: Path, tmp_path: Path) -> None:
     recipe = load_recipe(task / "recipe.toml", LabelRecipe)
     broken = recipe.model_copy(update={"teacher": str(tmp_path / "absent")})
     with pytest.raises(RecipeError, match="cannot be loaded"):
         label(broken, data=task, out=tmp_path)
-    assert [path.name for path in (tmp_path / recipe.name).iterdir()] == ["plan.json"]
+    assert not (tmp_path / recipe.name).exists()
+
+
+@pytest.mark.parametrize("mistake", ["data", "teacher"])
+def test_restart_with_a_wrong_input_keeps_the_old_labels(
+    mistake: str, task: Path, whole: Path, tmp_path: Path
+) -> None:
+    before = contents(whole)
+    recipe = load_recipe(task / "recipe.toml", LabelRecipe)
+    if mistake == "teacher":
+        recipe = recipe.model_copy(update={"teacher": str(tmp_path / "absent")})
+    data = tmp_path if mistake == "data" else task
+    with pytest.raises(RecipeError, match=r"is --data right|cannot be loaded"):
+        label(recipe, data=data, out=whole.parent, restart=True)
+    assert contents(whole) == before
 
 
 def test_a_folder_of_other_labels_is_refused(
@@ -167,6 +181,15 @@ def test_labels_of_other_data_are_refused(task: Path, whole: Path, tmp_path: Pat
         label(recipe, data=tmp_path, out=whole.parent)
 
 
+def test_labels_of_other_grades_are_refused(task: Path, whole: Path, tmp_path: Path) -> None:
+    write_toy_set(tmp_path, queries=QUERIES)
+    qrels = tmp_path / "toy" / "qrels.tsv"
+    qrels.write_text(qrels.read_text(encoding="utf-8").replace("\t1\n", "\t2\n"), encoding="utf-8")
+    recipe = load_recipe(task / "recipe.toml", LabelRecipe)
+    with pytest.raises(RecipeError, match="another recipe or other data"):
+        label(recipe, data=tmp_path, out=whole.parent)
+
+
 def test_scores_that_are_not_finite_are_refused(task: Path, tmp_path: Path) -> None:
     import torch
     from transformers import BertForSequenceClassification, BertTokenizerFast
@@ -180,4 +203,4 @@ def test_scores_that_are_not_finite_are_refused(task: Path, tmp_path: Path) -> N
     broken = recipe.model_copy(update={"teacher": str(tmp_path / "teacher")})
     with pytest.raises(RecipeError, match="query 'q0': the teacher's scores are not finite"):
         label(broken, data=task, out=tmp_path)
-    assert not list((tmp_path / recipe.name).glob("part-*"))
+    assert [path.name for path in (tmp_path / recipe.name).iterdir()] == ["plan.json"]

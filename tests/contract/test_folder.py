@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from training.checkpoint import replaced_folder, restore_folder
+from service.contract.folder import replaced_folder, restore_folder
 
 
 def write(target: Path, text: str) -> None:
