@@ -48,14 +48,16 @@ class Telemetry:
         ProcessCollector(registry=self.registry)
         self._budget_s = budget_s
         self._labels = (bundle.manifest.name, bundle.short_version, variant)
-        self._duration = self._histogram(
+        duration = self._histogram(
             "disranker_request_duration_seconds", "Seconds from request to response.", "outcome"
         )
-        self._stage = self._histogram(
+        stage = self._histogram(
             "disranker_stage_duration_seconds", "Seconds of a ranked request's stages.", "stage"
         )
-        self._pairs = self._counter("disranker_pairs_total", "Query-document pairs ranked.")
-        self._tokens = self._counter(
+        self._pairs = self._counter("disranker_pairs_total", "Query-document pairs ranked.").labels(
+            *self._labels
+        )
+        tokens = self._counter(
             "disranker_tokens_total",
             "Tokens of ranked pairs: real, and padded as run (none for a cached score).",
             "kind",
@@ -65,12 +67,10 @@ class Telemetry:
             "Requests to rank not answered within the latency budget, failed ones included.",
         )
         self._ready = self._gauge("disranker_ready", "1 when ready for traffic.")
-        for outcome in OUTCOMES:
-            self._duration.labels(*self._labels, outcome)
-        for stage in STAGES:
-            self._stage.labels(*self._labels, stage)
-        for kind in ("real", "padded"):
-            self._tokens.labels(*self._labels, kind)
+        # Looking a label set up costs as much as counting, so each is looked up once.
+        self._durations = {name: duration.labels(*self._labels, name) for name in OUTCOMES}
+        self._stages = {name: stage.labels(*self._labels, name) for name in STAGES}
+        self._real, self._padded = (tokens.labels(*self._labels, k) for k in ("real", "padded"))
         info = self._gauge(
             "disranker_model_info", "The model served; always 1.", "precision", "bundle_version"
         )
@@ -96,7 +96,7 @@ class Telemetry:
         One that was ranked later than the budget, or that we failed, misses it. One that its
         client spoilt or left, or that was refused at once, does not.
         """
-        self._duration.labels(*self._labels, outcome).observe(seconds)
+        self._durations[outcome].observe(seconds)
         late = outcome == "ok" and seconds > self._budget_s
         if late or outcome in ("expired", "error"):
             self._misses.labels(*self._labels).inc()
@@ -111,10 +111,10 @@ class Telemetry:
     ) -> None:
         """Count a ranked request."""
         for stage, stage_s in stages_s.items():
-            self._stage.labels(*self._labels, stage).observe(stage_s)
-        self._pairs.labels(*self._labels).inc(pairs)
-        self._tokens.labels(*self._labels, "real").inc(real_tokens)
-        self._tokens.labels(*self._labels, "padded").inc(padded_tokens)
+            self._stages[stage].observe(stage_s)
+        self._pairs.inc(pairs)
+        self._real.inc(real_tokens)
+        self._padded.inc(padded_tokens)
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

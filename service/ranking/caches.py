@@ -22,8 +22,6 @@ from service.contract.types import Candidate, Scores
 from service.engines.engine import Engine
 
 KEY_BYTES = 16
-MALLOC_BYTES = 16
-"""What allocators round a size up to, after 8 bytes of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,17 +294,17 @@ class _Lru(Generic[Value]):
         for key, value in entries.items():
             old = self._entries.pop(key, None)
             if old is not None:
-                self._payload_bytes -= _size_of(key, old)
+                self._payload_bytes -= KEY_ALLOCATED_BYTES + _allocated(old)
             self._entries[key] = value
-            self._payload_bytes += _size_of(key, value)
+            self._payload_bytes += KEY_ALLOCATED_BYTES + _allocated(value)
             while self._entries and self.fill[1] > self.max_bytes:
-                oldest, dropped = self._entries.popitem(last=False)
-                self._payload_bytes -= _size_of(oldest, dropped)
+                _, dropped = self._entries.popitem(last=False)
+                self._payload_bytes -= KEY_ALLOCATED_BYTES + _allocated(dropped)
 
 
-def _size_of(key: bytes, value: bytes | float) -> int:
-    return _allocated(sys.getsizeof(key)) + _allocated(sys.getsizeof(value))
+def _allocated(value: bytes | float) -> int:
+    """Return the bytes of an object: 8 more for the allocator, in multiples of 16."""
+    return (sys.getsizeof(value) + 23) // 16 * 16
 
 
-def _allocated(size_bytes: int) -> int:
-    return -(-(size_bytes + 8) // MALLOC_BYTES) * MALLOC_BYTES
+KEY_ALLOCATED_BYTES = _allocated(bytes(KEY_BYTES))
