@@ -164,3 +164,12 @@ def test_a_recipe_needs_something_to_train_and_to_validate_on(section: str, tmp_
         load_recipe(write(tmp_path, text), DistillRecipe)
     with pytest.raises(RecipeError, match=rf"{section}: "):
         load_recipe(write(tmp_path, f"{section} = []\n{text}"), DistillRecipe)
+
+
+def test_the_minimal_recipe_needs_one_set() -> None:
+    recipe = load_recipe(SHIPPED / "minimal.toml", DistillRecipe)
+    sources = [*(part.source for part in recipe.train), *recipe.validation]
+    assert sources == [
+        JudgedSet(path="my_set", split="train"),
+        JudgedSet(path="my_set", split="val"),
+    ]
