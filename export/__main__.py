@@ -20,11 +20,11 @@ CHECKPOINT is a Hugging Face folder of a BERT with one label; one written by
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command and return the exit status: 0 written, 2 refused."""
+    """Run the command and return the exit status: 0 written, 2 refused, 130 stopped."""
     options = _parser().parse_args(arguments)
-    from export.bundle import export_bundle  # torch is slow to import: not for --help
-
     try:
+        from export.bundle import export_bundle  # torch is slow to import: not for --help
+
         done = export_bundle(
             options.checkpoint,
             options.bundle,
@@ -36,6 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
     except ExportError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; no bundle was written", file=sys.stderr)
+        return 130
     manifest = done.bundle.manifest
     report = {
         "bundle": str(done.bundle.root),

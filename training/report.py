@@ -78,6 +78,8 @@ def load_scorer(model: Path, precision: Precision | None) -> tuple[PairEncoder, 
     try:
         if (model / MANIFEST).exists():
             return _bundle_scorer(model, precision)
+        if not (model / "config.json").exists():
+            raise RecipeError(f"{model} is no checkpoint or bundle")
         if precision is not None:
             raise RecipeError(f"{model} is no bundle: --precision chooses among a bundle's models")
         return _checkpoint_scorer(model)

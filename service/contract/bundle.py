@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic_core import from_json
 
 from service.contract.encoding import PairEncoder
+from service.contract.errors import first_error
 from service.contract.folder import replaced_folder, restore_folder
 from service.contract.template import TEMPLATE
 from service.contract.types import Candidate
@@ -239,7 +240,7 @@ def _read_manifest(root: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate(fields)
     except ValidationError as error:
-        raise BundleError(f"{root / MANIFEST}: {_first(error)}") from None
+        raise BundleError(f"{root / MANIFEST}: {first_error(error)}") from None
     if manifest.version != manifest.fingerprint():
         raise BundleError(
             f"{root / MANIFEST}: version is not the fingerprint of its content; it was changed"
@@ -295,7 +296,9 @@ def _read_golden(path: Path) -> tuple[GoldenQuery, ...]:
         try:
             query = reader.validate_json(line)
         except ValidationError as error:
-            raise BundleError(f"{path}:{number}: not a golden query: {_first(error)}") from None
+            raise BundleError(
+                f"{path}:{number}: not a golden query: {first_error(error)}"
+            ) from None
         if len(query.scores) != len(query.candidates) or not query.candidates:
             raise BundleError(
                 f"{path}:{number}: {len(query.scores)} scores for "
@@ -305,9 +308,3 @@ def _read_golden(path: Path) -> tuple[GoldenQuery, ...]:
     if not queries:
         raise BundleError(f"{path}: no golden query")
     return tuple(queries)
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return f"{where}: {first['msg']}"

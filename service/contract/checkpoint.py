@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.contract.bundle import ScoreMeaning
+from service.contract.errors import first_error
 from service.contract.template import TEMPLATE
 
 CARD = "disranker.json"
@@ -39,6 +40,4 @@ def read_card(checkpoint: Path) -> Card:
     try:
         return Card.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"{path}: {where}: {first['msg']}") from None
+        raise ValueError(f"{path}: {first_error(error)}") from None

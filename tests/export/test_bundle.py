@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -250,6 +254,39 @@ def test_an_existing_target_is_left_alone_unless_it_may_be_replaced(
     assert Bundle.open(target).manifest.name == "toy"
     assert not (target / "precious").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["toy"]
+
+
+EXPORT = """
+import signal, sys
+from export.__main__ import main
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell's child ignores it
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_ctrl_c_stops_in_one_line_and_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-c", EXPORT, "bundle", str(checkpoint), str(out / "toy")],
+        cwd=Path(__file__).parents[2],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not list(out.glob(".export-*")):
+            assert process.poll() is None, "the export ended before it could be stopped"
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        process.send_signal(signal.SIGINT)
+        _, message = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert message.endswith("stopped; no bundle was written\n")
+    assert "Traceback" not in message
+    assert list(out.iterdir()) == []
 
 
 def test_the_command_writes_a_bundle_and_reports_it(

@@ -202,14 +202,16 @@ def test_evaluate_reports_a_checkpoint(
     assert found["toy val / toy torch"] == card_of(taught).metrics["validation"]["toy:val"]
 
 
+@pytest.mark.parametrize("model", [".", "absent"])
 def test_evaluate_refuses_what_is_no_model(
-    taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: str, taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "sets.toml"
     path.write_text('[[sets]]\npath = "toy"\n', encoding="utf-8")
-    arguments = ["evaluate", str(path), "--data", str(taught), "--model", str(tmp_path)]
+    folder = tmp_path / model
+    arguments = ["evaluate", str(path), "--data", str(taught), "--model", str(folder)]
     assert main(arguments) == 2
-    assert capsys.readouterr().err.startswith(f"error: {tmp_path}: ")
+    assert capsys.readouterr().err == f"error: {folder} is no checkpoint or bundle\n"
 
 
 def test_the_kept_weights_are_finished_not_the_last_ones(tmp_path: Path) -> None:

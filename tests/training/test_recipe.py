@@ -128,6 +128,21 @@ def test_a_mistake_is_named_with_file_and_field(mistake: str, tmp_path: Path) ->
     assert detail in message
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "ending"),
+    [
+        ('name = "toy"', "", "name: Field required"),  # and not the whole recipe
+        ('name = "toy"', f'name = "{"x " * 200}"', f", got '{'x ' * 39}x"),
+    ],
+    ids=["table", "long"],
+)
+def test_a_mistake_is_told_in_a_short_line(old: str, new: str, ending: str, tmp_path: Path) -> None:
+    path = write(tmp_path, DISTILL.replace(old, new, 1))
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, DistillRecipe)
+    assert str(caught.value).endswith(ending)
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"absent\.toml: No such file"):
         load_recipe(tmp_path / "absent.toml", DistillRecipe)
@@ -149,3 +164,12 @@ def test_a_recipe_needs_something_to_train_and_to_validate_on(section: str, tmp_
         load_recipe(write(tmp_path, text), DistillRecipe)
     with pytest.raises(RecipeError, match=rf"{section}: "):
         load_recipe(write(tmp_path, f"{section} = []\n{text}"), DistillRecipe)
+
+
+def test_the_minimal_recipe_needs_one_set() -> None:
+    recipe = load_recipe(SHIPPED / "minimal.toml", DistillRecipe)
+    sources = [*(part.source for part in recipe.train), *recipe.validation]
+    assert sources == [
+        JudgedSet(path="my_set", split="train"),
+        JudgedSet(path="my_set", split="val"),
+    ]
