@@ -136,7 +136,10 @@ class Usage(BaseModel):
     """What the request cost."""
 
     prompt_tokens: int = Field(description="Tokens of the ranked pairs.")
-    padded_tokens: int = Field(description="Tokens the model was run on, padding included.")
+    padded_tokens: int = Field(
+        description="Tokens the model was run on, padding included; none for a document whose "
+        "score was known."
+    )
     total_tokens: int = Field(description="The same as `prompt_tokens`.")
 
 

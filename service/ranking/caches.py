@@ -181,7 +181,6 @@ class ScoreCache:
         own = {key: pair for key, pair in wanted.items() if key not in found and key not in ahead}
         self._hits += hits
         self._misses += len(own)
-        self._shared += len(keys) - hits - len(own)
 
         parts = []
         if own:
@@ -189,9 +188,9 @@ class ScoreCache:
         waited_s = await _land(ahead, deadline, found)
         found |= self._stored.find(ahead.keys() - found.keys())
         lost = {key: wanted[key] for key in ahead if key not in found}
+        self._misses += len(lost)
+        self._shared += len(keys) - hits - len(own) - len(lost)
         if lost and monotonic() < deadline:
-            self._misses += len(lost)
-            self._shared -= len(lost)
             parts.append(await self._fly(engine, lost, deadline, found))
         return _assembled(pairs, keys, found, parts, waited_s)
 
