@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import sys
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from threading import Lock
 from time import monotonic
-from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -20,8 +17,7 @@ from service.contract.encoding import PairEncoder, TokenIds, TokenPair
 from service.contract.template import document_text
 from service.contract.types import Candidate, Scores
 from service.engines.engine import Engine
-
-KEY_BYTES = 16
+from service.ranking.lru import KEY_BYTES, Lru
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +51,7 @@ class DocumentTokenCache:
 
     def __init__(self, *, max_bytes: int) -> None:
         """Start empty; without a byte to fill, every document is tokenised."""
-        self._stored: _Lru[bytes] = _Lru(max_bytes)
+        self._stored: Lru[bytes] = Lru(max_bytes)
         self._salt = os.urandom(blake2b.SALT_SIZE)
         self._lock = Lock()
         self._hits = self._misses = self._shared = 0
@@ -130,7 +126,7 @@ class ScoreCache:
 
     def __init__(self, *, max_bytes: int) -> None:
         """Start empty; without a byte to fill, every pair is scored, duplicates included."""
-        self._stored: _Lru[float] = _Lru(max_bytes)
+        self._stored: Lru[float] = Lru(max_bytes)
         self._salt = os.urandom(blake2b.SALT_SIZE)
         self._flights: dict[bytes, _Flight] = {}  # by key the one of the earliest deadline
         self._hits = self._misses = self._shared = 0
@@ -260,50 +256,3 @@ def _assembled(
         padded_tokens=padded_tokens,
         stages_s=stages_s,
     )
-
-
-Value = TypeVar("Value", bytes, float)
-
-
-class _Lru(Generic[Value]):
-    """A mapping bounded in bytes; the least recently used entries make room."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self._entries: OrderedDict[bytes, Value] = OrderedDict()
-        self._payload_bytes = 0
-
-    @property
-    def fill(self) -> tuple[int, int]:
-        """How many entries, and the bytes of keys, values and tables."""
-        return len(self._entries), self._payload_bytes + sys.getsizeof(self._entries)
-
-    def find(self, keys: Iterable[bytes]) -> dict[bytes, Value]:
-        """Return what is stored of keys, as used just now."""
-        found = {}
-        for key in keys:
-            value = self._entries.get(key)
-            if value is not None:
-                self._entries.move_to_end(key)
-                found[key] = value
-        return found
-
-    def store(self, entries: Mapping[bytes, Value]) -> None:
-        """Store entries, dropping what was not used for longest until all fits."""
-        for key, value in entries.items():
-            old = self._entries.pop(key, None)
-            if old is not None:
-                self._payload_bytes -= KEY_ALLOCATED_BYTES + _allocated(old)
-            self._entries[key] = value
-            self._payload_bytes += KEY_ALLOCATED_BYTES + _allocated(value)
-            while self._entries and self.fill[1] > self.max_bytes:
-                _, dropped = self._entries.popitem(last=False)
-                self._payload_bytes -= KEY_ALLOCATED_BYTES + _allocated(dropped)
-
-
-def _allocated(value: bytes | float) -> int:
-    """Return the bytes of an object: 8 more for the allocator, in multiples of 16."""
-    return (sys.getsizeof(value) + 23) // 16 * 16
-
-
-KEY_ALLOCATED_BYTES = _allocated(bytes(KEY_BYTES))
