@@ -19,6 +19,7 @@ from service.contract.bundle import Bundle, Precision
 from service.engines.engine import Engine
 from service.ranking.admission import Admission
 from service.ranking.batcher import Batcher
+from service.ranking.caches import DocumentTokenCache, ScoreCache
 from service.ranking.golden import GoldenError, check_golden, rehearse
 from service.ranking.lane import Lane, LocalLane
 from service.ranking.ranker import Ranker
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 VARIANT = "primary"
 """The one variant until there are several."""
+
+MB = 1_000_000
 
 STOP_S = 1.0
 """For the batcher's last launch; every request is answered by then, only a hung engine is not."""
@@ -74,7 +77,15 @@ def create_app(
         max_waiting_tokens=settings.max_backlog_tokens,
         on_launch=admission.observe,
     )
-    lane = LocalLane(bundle.encoder(), batcher)
+    tokens = DocumentTokenCache(max_bytes=settings.token_cache_mb * MB)
+    scores = ScoreCache(max_bytes=settings.score_cache_mb * MB)
+    lane = LocalLane(
+        bundle.encoder(),
+        batcher,
+        model=f"{manifest.version} {precision}",
+        tokens=tokens,
+        scores=scores,
+    )
     ranker = Ranker(
         lane, admission=admission, readiness=readiness, relevance=manifest.score.relevance
     )
@@ -95,6 +106,7 @@ def create_app(
 
     telemetry.watch_readiness(lambda: readiness.reason is None)
     telemetry.watch_queue(lambda: batcher.depth)
+    telemetry.watch_caches({"tokens": lambda: tokens.stats, "scores": lambda: scores.stats})
     app = FastAPI(
         title="DisRanker-serve",
         version=version("disranker"),

@@ -83,6 +83,20 @@ class Settings(BaseSettings):
         description="Most tokens of accepted requests; beyond it requests get 429. It bounds "
         "memory; waiting time is bounded by the deadlines.",
     )
+    token_cache_mb: int = Field(
+        default=64,
+        ge=0,
+        le=1_000_000,
+        description="Most megabytes of memory for the token ids of documents seen before, 0 for "
+        "none. A megabyte holds about 2,000 documents of 100 tokens.",
+    )
+    score_cache_mb: int = Field(
+        default=16,
+        ge=0,
+        le=1_000_000,
+        description="Most megabytes of memory for the scores of query-document pairs seen before, "
+        "0 for none. A megabyte holds about 4,000 scores.",
+    )
     max_body_bytes: int = Field(
         default=1_000_000, ge=1, description="Largest request body; a larger one gets 413."
     )

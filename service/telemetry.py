@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -18,10 +18,13 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
 
 from service.contract.bundle import Bundle, Precision
 from service.ranking.batcher import QueueDepth
+from service.ranking.caches import CacheStats
 
 BUCKETS_MS = (0.5, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 50, 100, 250, 500)
 SLOW_BUCKETS_MS = (1000, 2500, 5000, 10000)  # a CPU's pace
@@ -45,27 +48,29 @@ class Telemetry:
         ProcessCollector(registry=self.registry)
         self._budget_s = budget_s
         self._labels = (bundle.manifest.name, bundle.short_version, variant)
-        self._duration = self._histogram(
+        duration = self._histogram(
             "disranker_request_duration_seconds", "Seconds from request to response.", "outcome"
         )
-        self._stage = self._histogram(
+        stage = self._histogram(
             "disranker_stage_duration_seconds", "Seconds of a ranked request's stages.", "stage"
         )
-        self._pairs = self._counter("disranker_pairs_total", "Query-document pairs ranked.")
-        self._tokens = self._counter(
-            "disranker_tokens_total", "Tokens of ranked pairs: real, and padded as run.", "kind"
+        self._pairs = self._counter("disranker_pairs_total", "Query-document pairs ranked.").labels(
+            *self._labels
+        )
+        tokens = self._counter(
+            "disranker_tokens_total",
+            "Tokens of ranked pairs: real, and padded as run (none for a cached score).",
+            "kind",
         )
         self._misses = self._counter(
             "disranker_budget_misses_total",
             "Requests to rank not answered within the latency budget, failed ones included.",
         )
         self._ready = self._gauge("disranker_ready", "1 when ready for traffic.")
-        for outcome in OUTCOMES:
-            self._duration.labels(*self._labels, outcome)
-        for stage in STAGES:
-            self._stage.labels(*self._labels, stage)
-        for kind in ("real", "padded"):
-            self._tokens.labels(*self._labels, kind)
+        # Looking a label set up costs as much as counting, so each is looked up once.
+        self._durations = {name: duration.labels(*self._labels, name) for name in OUTCOMES}
+        self._stages = {name: stage.labels(*self._labels, name) for name in STAGES}
+        self._real, self._padded = (tokens.labels(*self._labels, k) for k in ("real", "padded"))
         info = self._gauge(
             "disranker_model_info", "The model served; always 1.", "precision", "bundle_version"
         )
@@ -81,13 +86,17 @@ class Telemetry:
             gauge = self._gauge(f"disranker_queue_{unit}", f"Waiting {unit}, not yet launched.")
             gauge.labels(*self._labels).set_function(partial(_depth_of, depth, unit))
 
+    def watch_caches(self, stats: Mapping[str, Callable[[], CacheStats]]) -> None:
+        """Read what the named caches did and hold at each scrape."""
+        self.registry.register(_CacheCollector(self._labels, stats))
+
     def observe_request(self, outcome: str, seconds: float) -> None:
         """Count a request to rank, whatever became of it.
 
         One that was ranked later than the budget, or that we failed, misses it. One that its
         client spoilt or left, or that was refused at once, does not.
         """
-        self._duration.labels(*self._labels, outcome).observe(seconds)
+        self._durations[outcome].observe(seconds)
         late = outcome == "ok" and seconds > self._budget_s
         if late or outcome in ("expired", "error"):
             self._misses.labels(*self._labels).inc()
@@ -102,10 +111,10 @@ class Telemetry:
     ) -> None:
         """Count a ranked request."""
         for stage, stage_s in stages_s.items():
-            self._stage.labels(*self._labels, stage).observe(stage_s)
-        self._pairs.labels(*self._labels).inc(pairs)
-        self._tokens.labels(*self._labels, "real").inc(real_tokens)
-        self._tokens.labels(*self._labels, "padded").inc(padded_tokens)
+            self._stages[stage].observe(stage_s)
+        self._pairs.inc(pairs)
+        self._real.inc(real_tokens)
+        self._padded.inc(padded_tokens)
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
@@ -126,6 +135,39 @@ class Telemetry:
 
 def _depth_of(depth: Callable[[], QueueDepth], unit: str) -> float:
     return float(getattr(depth(), unit))
+
+
+class _CacheCollector(Collector):
+    """Turns caches' own counts into metrics."""
+
+    def __init__(
+        self, labels: tuple[str, str, str], stats: Mapping[str, Callable[[], CacheStats]]
+    ) -> None:
+        self._labels = labels
+        self._stats = stats
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics of all caches."""
+        lookups = CounterMetricFamily(
+            "disranker_cache_lookups",
+            "Candidates looked up: found (hit), computed (miss), or answered by the same work as "
+            "another candidate (shared).",
+            labels=(*LABELS, "cache", "result"),
+        )
+        size = GaugeMetricFamily(
+            "disranker_cache_bytes", "Memory the cache takes.", labels=(*LABELS, "cache")
+        )
+        entries = GaugeMetricFamily(
+            "disranker_cache_entries", "What the cache holds.", labels=(*LABELS, "cache")
+        )
+        for cache, stats_of in self._stats.items():
+            stats, labels = stats_of(), (*self._labels, cache)
+            lookups.add_metric((*labels, "hit"), stats.hits)
+            lookups.add_metric((*labels, "miss"), stats.misses)
+            lookups.add_metric((*labels, "shared"), stats.shared)
+            size.add_metric(labels, stats.size_bytes)
+            entries.add_metric(labels, stats.entries)
+        yield from (lookups, size, entries)
 
 
 class JsonFormatter(logging.Formatter):

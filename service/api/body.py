@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
@@ -44,17 +44,25 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     Raises:
         ClientDisconnect: The client left first.
     """
-    task = asyncio.create_task(work)
-    gone = asyncio.create_task(_disconnect(request))
-    try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
-    finally:
+    task = cast("asyncio.Task[Any]", asyncio.current_task())
+    left = False
+
+    async def watch() -> None:
+        nonlocal left
+        await _disconnect(request)
+        left = True
         task.cancel()
-        gone.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
+
+    watcher = asyncio.create_task(watch())
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if left and not task.uncancel():  # else somebody else cancelled us, too
+            raise ClientDisconnect from None
+        raise
+    finally:
+        watcher.cancel()
+        await asyncio.gather(watcher, return_exceptions=True)
 
 
 async def _disconnect(request: Request) -> None:

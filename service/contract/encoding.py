@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,10 @@ class PairEncoder:
     Splicing ids equals encoding the pair of texts because BERT's pre-tokenisation never joins
     the two. Texts are cut as ids, never decoded and encoded again. Special tokens written in a
     text are plain text to it, as with Hugging Face's `split_special_tokens=True`.
+
+    Attributes:
+        fingerprint: Equal for encoders that give every document the same ids, 32 bytes.
+        largest_id: The vocabulary's largest id.
     """
 
     def __init__(
@@ -71,7 +76,9 @@ class PairEncoder:
             )
         self.max_length = max_length
         self.max_query_length = max_query_length
-        self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
+        definition = tokenizer.to_str()
+        self.fingerprint = hashlib.sha256(f"{max_length} {definition}".encode()).digest()
+        self._tokenizer = Tokenizer.from_str(definition)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True
@@ -82,6 +89,7 @@ class PairEncoder:
                 f"{frame.type_ids}, not [CLS] [SEP] [SEP] of segments [0, 0, 1]"
             )
         self._cls, self._sep = frame.ids[:2]
+        self.largest_id = max(self._tokenizer.get_vocab(with_added_tokens=True).values())
 
     @classmethod
     def from_file(

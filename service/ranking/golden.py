@@ -57,8 +57,10 @@ async def rehearse(lane: Lane, golden: Sequence[GoldenQuery], *, max_length: int
     """
     query = golden[0]
     text = document_text(query.candidates[0]) or "text"
-    long = Candidate(summary=" ".join([text] * (MAX_TOKEN_CHARS * max_length // len(text) + 1)))
-    await lane.score(query.query, [long] * REHEARSED_PAIRS, monotonic() + GOLDEN_TIMEOUT_S)
+    long = " ".join([text] * (MAX_TOKEN_CHARS * max_length // len(text) + 1))
+    # Numbered, because equal pairs would be scored once.
+    candidates = [Candidate(summary=f"{number} {long}") for number in range(REHEARSED_PAIRS)]
+    await lane.score(query.query, candidates, monotonic() + GOLDEN_TIMEOUT_S)
 
 
 def deviation(query: GoldenQuery, scores: ArrayLike) -> float:

@@ -196,7 +196,7 @@ async def test_client_that_leaves_costs_nothing(
         await until(lambda: gate.seen == seen + 1)
 
         left = asyncio.Event()
-        body = json.dumps(request()).encode()
+        body = json.dumps(request(query="dog")).encode()  # an equal pair would share its launch
         messages = [{"type": "http.request", "body": body, "more_body": False}]
         sent: list[object] = []
 

@@ -10,6 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
+from service.api.native import RankResponse
 from service.contract.bundle import Bundle
 from service.contract.types import Candidate
 from service.scorers.onnx import OnnxScorer
@@ -85,6 +86,15 @@ async def test_documents_come_back_only_when_asked_for(client: httpx.AsyncClient
     for result in (await rank(client, return_documents=True))["results"]:
         sent = DOCUMENTS[result["index"]]
         assert result["document"] == {name: text for name, text in sent.items() if name != "id"}
+
+
+@pytest.mark.parametrize("fields", [{}, {"return_documents": True}, {"top_k": 1}])
+async def test_answer_is_what_its_schema_says_byte_for_byte(
+    client: httpx.AsyncClient, fields: dict[str, Any]
+) -> None:
+    body = {"query": QUERY, "candidates": candidates(), **fields}
+    content = (await client.post("/rank", json=body)).content
+    assert RankResponse.model_validate_json(content).model_dump_json().encode() == content
 
 
 async def test_top_k_cuts_the_list_and_more_than_n_returns_all(client: httpx.AsyncClient) -> None:
