@@ -47,7 +47,7 @@ def export_fp32(checkpoint: Path, target: Path) -> None:
         ExportError: The checkpoint is no BERT ranker, or its graph did not fuse whole.
     """
     config = read_config(checkpoint)
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch, _quiet():
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch, quiet():
         from onnxruntime.transformers.optimizer import optimize_model
         from optimum.exporters.onnx import main_export
 
@@ -81,7 +81,7 @@ def export_fp32(checkpoint: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence the exporters' progress chatter; their errors still come as exceptions."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from export.onnx import quiet
 from export.smooth import smooth
 from service.contract.encoding import TokenPair
 
@@ -26,18 +26,16 @@ def quantize_int8(source: Path, target: Path, calibration: Sequence[TokenPair]) 
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     smoothed = target.with_suffix(".smooth")
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # its advice to pre-process does not hold for a fused graph
+    smooth(source, smoothed, calibration)
     try:
-        smooth(source, smoothed, calibration)
-        quantize_dynamic(
-            smoothed,
-            target,
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-            # The fused operators hide their tensors' types from shape inference.
-            extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
-        )
+        with quiet():  # its advice to pre-process does not hold for a fused graph
+            quantize_dynamic(
+                smoothed,
+                target,
+                per_channel=True,
+                weight_type=QuantType.QInt8,
+                # The fused operators hide their tensors' types from shape inference.
+                extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
+            )
     finally:
-        logging.disable(previous)
         smoothed.unlink(missing_ok=True)

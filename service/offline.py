@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,11 +17,10 @@ from rich.text import Text
 from service.api.faults import faults_of
 from service.api.native import RankCandidate, request_faults
 from service.contract.bundle import Bundle, BundleError, Precision
-from service.contract.order import rank_order
 from service.contract.template import document_text
 from service.contract.types import Candidate
 from service.ranking.golden import deviation
-from service.ranking.ranker import relevance_of
+from service.ranking.ranker import ranked, relevance_of
 from service.scorers.onnx import OnnxScorer
 
 Format = Literal["table", "json"]
@@ -52,19 +52,11 @@ def rank_file(
         raise CandidatesError(f"{faults[0].field}: {faults[0].message}")
     pairs = bundle.encoder().encode(query, documents)
     scores = load_scorer(bundle, precision, threads=threads).score(pairs)
-    order = rank_order(scores)[:top_k]
-    relevance = relevance_of(scores[order], bundle.manifest.score.relevance)
+    places = ranked(documents, scores, top_k=top_k)
+    relevance = relevance_of([place.score for place in places], bundle.manifest.score.relevance)
     rows = [
-        {
-            "id": documents[index].id,
-            "index": index,
-            "rank": rank,
-            "score": float(scores[index]),
-            "relevance": relevant,
-        }
-        for rank, (index, relevant) in enumerate(
-            zip(order.tolist(), relevance.tolist(), strict=True), start=1
-        )
+        {**asdict(place), "relevance": relevant}
+        for place, relevant in zip(places, relevance.tolist(), strict=True)
     ]
     if style == "json":
         model = {"name": bundle.manifest.name, "version": bundle.short_version}

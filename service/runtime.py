@@ -29,12 +29,12 @@ def require_one_runtime(installed: Collection[str]) -> None:
     """
     if not installed:
         raise RuntimeChoiceError(
-            "no inference runtime is installed: pip install 'disranker[cpu]' or 'disranker[gpu]'"
+            "no inference runtime is installed: pip install '.[cpu]' or '.[gpu]'"
         )
     if len(installed) > 1:
         raise RuntimeChoiceError(
             f"{' and '.join(sorted(installed))} are both installed and overwrite each other: "
-            "uninstall both, then install disranker[cpu] or disranker[gpu]"
+            "uninstall both, then pip install '.[cpu]' or '.[gpu]'"
         )
 
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from service.contract.bundle import Relevance
 from service.contract.order import rank_order
-from service.contract.types import Candidate, RankedDocument
+from service.contract.types import Candidate, Float32s, RankedDocument
 from service.ranking.admission import Admission
 from service.ranking.errors import DeadlineExpiredError
 from service.ranking.lane import Lane
@@ -75,17 +75,26 @@ class Ranker:
         if not scores.complete:
             raise DeadlineExpiredError
         began = monotonic()
-        order = rank_order(scores.values)[:top_k]
-        values = scores.values[order].astype(np.float64)
-        documents = tuple(
-            RankedDocument(candidates[index].id, index, score, rank)
-            for rank, (index, score) in enumerate(
-                zip(order.tolist(), values.tolist(), strict=True), start=1
-            )
-        )
-        relevance = relevance_of(values, self._relevance)
+        documents = ranked(candidates, scores.values, top_k=top_k)
+        relevance = relevance_of([document.score for document in documents], self._relevance)
         stages_s = {**scores.stages_s, "order": monotonic() - began}
         return Ranking(documents, relevance, scores.real_tokens, scores.padded_tokens, stages_s)
+
+
+def ranked(
+    candidates: Sequence[Candidate], scores: Float32s, *, top_k: int | None
+) -> tuple[RankedDocument, ...]:
+    """Return the candidates from best to worst, at most top_k, ties by input order.
+
+    Raises:
+        ValueError: A score is not finite.
+    """
+    order = rank_order(scores)[:top_k]
+    places = zip(order.tolist(), scores[order].tolist(), strict=True)
+    return tuple(
+        RankedDocument(candidates[index].id, index, score, rank)
+        for rank, (index, score) in enumerate(places, start=1)
+    )
 
 
 def relevance_of(scores: ArrayLike, platt: Relevance) -> NDArray[np.float64]:
