@@ -39,17 +39,19 @@ image-test:  ## Build the image, run it read-only without a network, and rank in
 
 clean:  ## Remove the environments, the caches and what was built
 	rm -rf .venv .venv-serve .venv-lock build *.egg-info .mypy_cache .pytest_cache .ruff_cache
-	rm -rf .hypothesis .import_linter_cache
+	rm -rf .hypothesis .import_linter_cache service/scorers/*.so
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-.venv-serve/.ready: pyproject.toml constraints.txt
+KERNEL := $(wildcard service/scorers/kernel/*)
+
+.venv-serve/.ready: pyproject.toml constraints.txt $(KERNEL)
 	$(call make_venv,.venv-serve)
 	@echo "Installing the service into .venv-serve ..."
 	@.venv-serve/$(PIP_INSTALL) --editable '.[cpu]'
 	@touch $@
 
 # Torch goes in first and alone, so that nothing after it chooses another build.
-.venv/.ready: pyproject.toml constraints.txt
+.venv/.ready: pyproject.toml constraints.txt $(KERNEL)
 	$(call make_venv,.venv)
 	@echo "Installing torch into .venv ..."
 	@.venv/$(PIP_INSTALL) --no-deps $$(.venv/bin/python .ci/torch_index.py) torch

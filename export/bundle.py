@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 from pydantic import ValidationError
 
 from export.errors import ExportError
+from export.int8 import quantize_int8
 from export.onnx import export_fp32, read_config
 from export.parity import GATES, Gates, Parity, compare, encode_examples, torch_scores
-from export.quantize import quantize_int8
 from service.contract.bundle import (
     TOKENIZER,
     Bundle,
@@ -25,28 +26,38 @@ from service.contract.bundle import (
     write_bundle,
 )
 from service.contract.checkpoint import VALIDATION, Card, read_card
-from service.contract.encoding import PairEncoder, TokenPair
+from service.contract.encoding import PairEncoder
 from service.contract.errors import first_error
 from service.contract.examples import read_examples
 from service.contract.folder import restore_folder
 from service.contract.types import RankingExample
+from service.scorers import native
 from service.scorers.onnx import INPUTS, OUTPUT, OnnxScorer
+from service.scorers.scorer import Scorer
 
 FILES: dict[Precision, str] = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
+INT8_WEIGHTS = "model.int8.safetensors"
 
 FP32_TOLERANCE = 1e-3
 """Other CPUs sum in another order: ten times the parity gate."""
 
-INT8_TOLERANCE_FLOOR = 0.25
-"""int8 kernels differ between CPUs; a wrong model is off by more than this."""
+INT8_TOLERANCE_FLOOR = 0.35
+"""Without VNNI, ONNX Runtime's int8 sums saturate: the shipped model is 0.214 off, not 0.064.
+
+A wrong model is off by more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A written bundle and how its models stand beside the checkpoint."""
+    """A written bundle and how its models stand beside the checkpoint.
+
+    Attributes:
+        bundle: The bundle, opened.
+        parity: By precision, as ONNX Runtime runs it; "int8 native" as the native engine does.
+    """
 
     bundle: Bundle
-    parity: dict[Precision, Parity]
+    parity: dict[str, Parity]
 
 
 def export_bundle(
@@ -88,18 +99,21 @@ def export_bundle(
     reference = torch_scores(checkpoint, pairs)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as scratch:
-        calibration = [pair for row in pairs for pair in row]
-        models = _models(checkpoint, Path(scratch), precisions, calibration)
-        parity: dict[Precision, Parity] = {}
+        files = _models(checkpoint, Path(scratch), precisions, positions=card.max_length)
+        parity: dict[str, Parity] = {}
         entries: dict[Precision, EngineEntry] = {}
-        for precision, path in models.items():
-            scorer = OnnxScorer(path)
-            parity[precision] = compare(held_out, pairs, reference, scorer.score, name=precision)
-            entries[precision] = EngineEntry(
-                file=path.name, tolerance=_tolerance(precision, scorer, encoder, golden)
+        failed: list[str] = []
+        for precision in precisions:
+            scorers = _scorers(Path(scratch), precision)
+            for engine, scorer in scorers.items():
+                found = compare(held_out, pairs, reference, scorer.score, name=engine)
+                failed += [f"{engine}: {failure}" for failure in found.failures(gates[precision])]
+                parity[engine] = found
+            entries[precision] = draft.precisions[precision].model_copy(
+                update={"tolerance": _tolerance(precision, scorers.values(), encoder, golden)}
             )
-        _check(checkpoint, parity, gates)
-        figures = {precision: found.as_dict() for precision, found in parity.items()}
+        _check(checkpoint, failed)
+        figures = {engine: found.as_dict() for engine, found in parity.items()}
         manifest = draft.model_copy(
             update={"precisions": entries, "metrics": {**card.metrics, "parity": figures}}
         )
@@ -107,10 +121,7 @@ def export_bundle(
             bundle = write_bundle(
                 target,
                 manifest,
-                {
-                    TOKENIZER: checkpoint / TOKENIZER,
-                    **{path.name: path for path in models.values()},
-                },
+                {TOKENIZER: checkpoint / TOKENIZER, **{path.name: path for path in files}},
                 golden,
                 overwrite=overwrite,
             )
@@ -130,7 +141,11 @@ def _draft(name: str, card: Card, precisions: Sequence[Precision]) -> Manifest:
             inputs=INPUTS,
             output=OUTPUT,
             precisions={
-                precision: EngineEntry(file=FILES[precision], tolerance=FP32_TOLERANCE)
+                precision: EngineEntry(
+                    file=FILES[precision],
+                    weights=INT8_WEIGHTS if precision == "int8" else None,
+                    tolerance=FP32_TOLERANCE,
+                )
                 for precision in precisions
             },
             score=card.score,
@@ -158,17 +173,26 @@ def _encoder(checkpoint: Path, card: Card) -> PairEncoder:
 
 
 def _models(
-    checkpoint: Path,
-    scratch: Path,
-    precisions: Sequence[Precision],
-    calibration: Sequence[TokenPair],
-) -> dict[Precision, Path]:
-    """Write the wanted models into scratch; int8 is made from fp32."""
-    paths = {precision: scratch / file for precision, file in FILES.items()}
-    export_fp32(checkpoint, paths["fp32"])
+    checkpoint: Path, scratch: Path, precisions: Sequence[Precision], *, positions: int
+) -> list[Path]:
+    """Write the wanted models into scratch and return their files."""
+    files = []
+    if "fp32" in precisions:
+        files.append(scratch / FILES["fp32"])
+        export_fp32(checkpoint, files[-1])
     if "int8" in precisions:
-        quantize_int8(paths["fp32"], paths["int8"], calibration)
-    return {precision: paths[precision] for precision in precisions}
+        graph, weights = scratch / FILES["int8"], scratch / INT8_WEIGHTS
+        quantize_int8(checkpoint, graph, weights, positions=positions)
+        files += [graph, weights]
+    return files
+
+
+def _scorers(scratch: Path, precision: Precision) -> dict[str, Scorer]:
+    """Return what runs a precision on this host, by its name in the parity report."""
+    scorers: dict[str, Scorer] = {precision: OnnxScorer(scratch / FILES[precision])}
+    if precision == "int8" and native.why_not() is None:
+        scorers["int8 native"] = native.NativeScorer(scratch / INT8_WEIGHTS)
+    return scorers
 
 
 def _golden(checkpoint: Path, encoder: PairEncoder) -> list[GoldenQuery]:
@@ -182,33 +206,27 @@ def _golden(checkpoint: Path, encoder: PairEncoder) -> list[GoldenQuery]:
 
 
 def _tolerance(
-    precision: Precision, scorer: OnnxScorer, encoder: PairEncoder, golden: Sequence[GoldenQuery]
+    precision: Precision,
+    scorers: Iterable[Scorer],
+    encoder: PairEncoder,
+    golden: Sequence[GoldenQuery],
 ) -> float:
     """Return the bound on golden deviations: fixed for fp32, three times the seen one for int8."""
     if precision == "fp32":
         return FP32_TOLERANCE
     seen = max(
-        abs(found - expected)
+        np.abs(scorer.score(encoder.encode(query.query, query.candidates)) - query.scores).max()
+        for scorer in scorers
         for query in golden
-        for found, expected in zip(
-            scorer.score(encoder.encode(query.query, query.candidates)), query.scores, strict=True
-        )
     )
     return round(max(INT8_TOLERANCE_FLOOR, 3 * float(seen)), 3)
 
 
-def _check(
-    checkpoint: Path, parity: Mapping[Precision, Parity], gates: Mapping[Precision, Gates]
-) -> None:
-    failed = [
-        (precision, failure)
-        for precision, found in parity.items()
-        for failure in found.failures(gates[precision])
-    ]
+def _check(checkpoint: Path, failed: Sequence[str]) -> None:
     if not failed:
         return
-    told = "; ".join(f"{precision}: {failure}" for precision, failure in failed)
-    if all(precision == "int8" for precision, _ in failed):
+    told = "; ".join(failed)
+    if all(failure.startswith("int8") for failure in failed):
         told += "; --precision fp32 exports without int8"
     raise ExportError(f"{checkpoint}: no bundle written, gates failed: {told}")
 

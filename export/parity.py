@@ -31,7 +31,7 @@ class Gates:
 
 GATES: dict[Precision, Gates] = {
     "fp32": Gates(max_delta=1e-4),
-    "int8": Gates(min_tau=0.97, min_overlap=0.97, max_ndcg_drop=0.005),
+    "int8": Gates(min_tau=0.98, min_overlap=0.98, max_ndcg_drop=0.005),
 }
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from service.app import create_app
 from service.contract.bundle import Bundle, BundleError, Precision
-from service.engines.onnx import OnnxEngine
-from service.offline import CandidatesError, check_bundle, load_scorer, rank_file
+from service.engines.local import LocalEngine
+from service.offline import CandidatesError, check_bundle, rank_file
 from service.ranking.readiness import Readiness
 from service.runtime import (
     RuntimeChoiceError,
@@ -20,6 +20,7 @@ from service.runtime import (
     require_one_runtime,
     usable_cores,
 )
+from service.scorers.scorer import choose_engine, load_scorer
 from service.server import build_server, listen
 from service.settings import PREFIX, Settings, SettingsError, load_settings
 from service.telemetry import configure_logging
@@ -46,19 +47,23 @@ def serve(flags: dict[str, Any]) -> int:
     settings = load_settings(flags)
     bundle = Bundle.open(settings.bundle)
     precision = _precision(settings, bundle)
-    scorer = load_scorer(bundle, precision, threads=1)
+    engine_name, not_native = choose_engine(bundle, precision, settings.engine)
+    scorer = load_scorer(bundle, precision, engine=engine_name, threads=1)
     workers = settings.threads or usable_cores()
-    engine = OnnxEngine(scorer, workers=workers)
+    engine = LocalEngine(scorer, workers=workers)
     readiness = Readiness()
     app = create_app(
         settings,
         bundle=bundle,
         engine=engine,
         precision=precision,
+        engine_name=engine_name,
         concurrency=workers,
         readiness=readiness,
     )
     configure_logging(settings.log_level)
+    if not_native and settings.engine is None and precision == "int8":
+        log.warning("a slower engine: %s", not_native)
     with listen(settings.host, settings.port) as sock:
         host, port = sock.getsockname()[:2]
         fields = {
@@ -67,6 +72,7 @@ def serve(flags: dict[str, Any]) -> int:
             "model": bundle.manifest.name,
             "version": bundle.short_version,
             "precision": precision,
+            "engine": engine_name,
         }
         log.info("listening on http://%s:%d", host, port, extra={"fields": fields})
         build_server(app, settings, readiness).run(sockets=[sock])
@@ -83,6 +89,7 @@ def rank(options: dict[str, Any]) -> int:
     rank_file(
         bundle,
         precision=_precision(settings, bundle),
+        engine=settings.engine,
         threads=settings.threads,
         query=query,
         candidates=candidates,
@@ -144,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
         default=None,
         help="table for people, json for programs; by default a table on a terminal.",
     )
-    _add_settings(rank_parser, ("config", "bundle", "precision", "threads"))
+    _add_settings(rank_parser, ("config", "bundle", "precision", "engine", "threads"))
 
     check_parser = _command(
         commands,

@@ -24,6 +24,7 @@ from service.ranking.golden import GoldenError, check_golden, rehearse
 from service.ranking.lane import Lane, LocalLane
 from service.ranking.ranker import Ranker
 from service.ranking.readiness import Readiness
+from service.scorers.scorer import EngineName
 from service.settings import Settings
 from service.telemetry import Telemetry
 
@@ -44,6 +45,7 @@ def create_app(
     bundle: Bundle,
     engine: Engine,
     precision: Precision,
+    engine_name: EngineName = "onnx",
     concurrency: int = 1,
     readiness: Readiness | None = None,
 ) -> FastAPI:
@@ -54,13 +56,18 @@ def create_app(
         bundle: The opened bundle.
         engine: Scores the bundle's token pairs.
         precision: Which of the bundle's models the engine runs.
+        engine_name: What the metrics call the engine.
         concurrency: Calls that the engine runs side by side.
         readiness: Shared with the server, which turns it red when asked to stop.
     """
     manifest = bundle.manifest
     readiness = readiness or Readiness()
     telemetry = Telemetry(
-        bundle, variant=VARIANT, precision=precision, budget_s=settings.budget_ms / 1000
+        bundle,
+        variant=VARIANT,
+        precision=precision,
+        engine=engine_name,
+        budget_s=settings.budget_ms / 1000,
     )
     model = ServedModel(name=manifest.name, version=bundle.short_version, variant=VARIANT)
     admission = Admission(

@@ -21,7 +21,7 @@ from service.contract.template import document_text
 from service.contract.types import Candidate
 from service.ranking.golden import deviation
 from service.ranking.ranker import ranked, relevance_of
-from service.scorers.onnx import OnnxScorer
+from service.scorers.scorer import EngineName, choose_engine, load_scorer
 
 Format = Literal["table", "json"]
 
@@ -34,6 +34,7 @@ def rank_file(
     bundle: Bundle,
     *,
     precision: Precision,
+    engine: EngineName | None,
     threads: int,
     query: str,
     candidates: str,
@@ -51,7 +52,7 @@ def rank_file(
     if faults := request_faults(query, documents, max_query_chars=max_query_chars):
         raise CandidatesError(f"{faults[0].field}: {faults[0].message}")
     pairs = bundle.encoder().encode(query, documents)
-    scores = load_scorer(bundle, precision, threads=threads).score(pairs)
+    scores = load_scorer(bundle, precision, engine=engine, threads=threads).score(pairs)
     places = ranked(documents, scores, top_k=top_k)
     relevance = relevance_of([place.score for place in places], bundle.manifest.score.relevance)
     rows = [
@@ -77,20 +78,30 @@ def check_bundle(path: Path, *, threads: int) -> None:
     encoder = bundle.encoder()
     missed = []
     for precision, entry in manifest.precisions.items():
-        scorer = load_scorer(bundle, precision, threads=threads)
-        largest = max(
-            deviation(golden, scorer.score(encoder.encode(golden.query, golden.candidates)))
-            for golden in bundle.golden
-        )
-        verdict = "ok" if largest <= entry.tolerance else "MISSED"
-        print(
-            f"{precision}: largest deviation {largest:.6f} over {len(bundle.golden)} golden "
-            f"queries, tolerance {entry.tolerance:.6f}: {verdict}"
-        )
-        if verdict != "ok":
-            missed.append(f"{precision} by {largest:.6f} of {entry.tolerance:.6f}")
+        for engine in _engines(bundle, precision):
+            scorer = load_scorer(bundle, precision, engine=engine, threads=threads)
+            largest = max(
+                deviation(golden, scorer.score(encoder.encode(golden.query, golden.candidates)))
+                for golden in bundle.golden
+            )
+            verdict = "ok" if largest <= entry.tolerance else "MISSED"
+            print(
+                f"{precision}, engine {engine}: largest deviation {largest:.6f} over "
+                f"{len(bundle.golden)} golden queries, tolerance {entry.tolerance:.6f}: {verdict}"
+            )
+            if verdict != "ok":
+                missed.append(f"{precision} ({engine}) by {largest:.6f} of {entry.tolerance:.6f}")
     if missed:
         raise BundleError(f"{path}: golden scores missed on this host: {', '.join(missed)}")
+
+
+def _engines(bundle: Bundle, precision: Precision) -> tuple[EngineName, ...]:
+    """Return what can run a model here; say why where the native engine cannot."""
+    chosen, reason = choose_engine(bundle, precision)
+    if chosen == "native":
+        return "native", "onnx"
+    print(f"{precision}: no native engine: {reason}")
+    return ("onnx",)
 
 
 def read_candidates(source: str) -> list[Candidate]:
@@ -117,18 +128,6 @@ def _lines(source: str) -> Iterator[tuple[int, bytes]]:
     for number, line in enumerate(data.splitlines(), start=1):
         if line.strip():
             yield number, line
-
-
-def load_scorer(bundle: Bundle, precision: Precision, *, threads: int) -> OnnxScorer:
-    """Return the scorer of a bundle's model.
-
-    Raises:
-        BundleError: The bundle has no such model, or it does not load.
-    """
-    try:
-        return OnnxScorer(bundle.model_path(precision), threads=threads)
-    except ValueError as error:
-        raise BundleError(str(error)) from error
 
 
 def _print_table(

@@ -17,6 +17,7 @@ from pydantic_settings import (
 )
 
 from service.contract.bundle import Precision
+from service.scorers.scorer import EngineName
 
 PREFIX = "DISRANKER_"
 
@@ -46,6 +47,11 @@ class Settings(BaseSettings):
         default=None,
         description="Model of the bundle to serve: int8 is the fast one, fp32 the reference. "
         "By default int8 where the bundle offers it.",
+    )
+    engine: EngineName | None = Field(
+        default=None,
+        description="What runs the model: native, our int8 kernel for CPUs with AVX-512 VNNI, or "
+        "onnx, ONNX Runtime. By default native where it can, which the log and /metrics tell.",
     )
     threads: int = Field(
         default=0,

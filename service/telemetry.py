@@ -25,6 +25,7 @@ from prometheus_client.registry import Collector
 from service.contract.bundle import Bundle, Precision
 from service.ranking.batcher import QueueDepth
 from service.ranking.caches import CacheStats
+from service.scorers.scorer import EngineName
 
 BUCKETS_MS = (0.5, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 50, 100, 250, 500)
 SLOW_BUCKETS_MS = (1000, 2500, 5000, 10000)  # a CPU's pace
@@ -41,7 +42,13 @@ class Telemetry:
     """
 
     def __init__(
-        self, bundle: Bundle, *, variant: str, precision: Precision, budget_s: float
+        self,
+        bundle: Bundle,
+        *,
+        variant: str,
+        precision: Precision,
+        engine: EngineName,
+        budget_s: float,
     ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a `_created` twin for each series is of no use here
         self.registry = CollectorRegistry()
@@ -72,9 +79,13 @@ class Telemetry:
         self._stages = {name: stage.labels(*self._labels, name) for name in STAGES}
         self._real, self._padded = (tokens.labels(*self._labels, k) for k in ("real", "padded"))
         info = self._gauge(
-            "disranker_model_info", "The model served; always 1.", "precision", "bundle_version"
+            "disranker_model_info",
+            "The model served; always 1.",
+            "precision",
+            "engine",
+            "bundle_version",
         )
-        info.labels(*self._labels, precision, bundle.manifest.version).set(1)
+        info.labels(*self._labels, precision, engine, bundle.manifest.version).set(1)
 
     def watch_readiness(self, ready: Callable[[], bool]) -> None:
         """Read the readiness at each scrape."""

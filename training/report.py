@@ -88,11 +88,11 @@ def load_scorer(model: Path, precision: Precision | None) -> tuple[PairEncoder, 
 
 
 def _bundle_scorer(root: Path, precision: Precision | None) -> tuple[PairEncoder, ScorePairs, str]:
-    from service.scorers.onnx import OnnxScorer
+    from service.scorers.scorer import load_scorer
 
     bundle = Bundle.open(root)
     precision = precision or bundle.manifest.preferred_precision
-    scorer = OnnxScorer(bundle.model_path(precision))
+    scorer = load_scorer(bundle, precision)
     return bundle.encoder(), scorer.score, f"{bundle.manifest.name} {precision}"
 
 

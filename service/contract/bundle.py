@@ -27,7 +27,7 @@ from service.contract.folder import replaced_folder, restore_folder
 from service.contract.template import TEMPLATE
 from service.contract.types import Candidate
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 GOLDEN = "golden.jsonl"
@@ -57,11 +57,18 @@ class FileEntry(_Part):
 class EngineEntry(_Part):
     """One precision on offer.
 
-    `tolerance` bounds |score - golden score| on any supported CPU, in logits.
+    `file` is the ONNX graph, `weights` the file that it and the native engine read, where the graph
+    does not hold its own. `tolerance` bounds |score - golden score| on any CPU, in logits.
     """
 
     file: str
+    weights: str | None = None
     tolerance: float = Field(gt=0)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Every file of this precision."""
+        return (self.file,) if self.weights is None else (self.file, self.weights)
 
 
 class Relevance(_Part):
@@ -88,7 +95,7 @@ class ScoreMeaning(_Part):
 class Manifest(_Part):
     """What a bundle says of itself; `version` is the fingerprint of all the rest."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     version: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
     template: str
@@ -158,11 +165,23 @@ class Bundle:
         Raises:
             BundleError: The bundle does not offer it.
         """
+        return self.root / self._entry(precision).file
+
+    def weights_path(self, precision: Precision) -> Path | None:
+        """Return the weights' file of a precision, None where its ONNX file holds them.
+
+        Raises:
+            BundleError: The bundle does not offer the precision.
+        """
+        name = self._entry(precision).weights
+        return None if name is None else self.root / name
+
+    def _entry(self, precision: Precision) -> EngineEntry:
         entry = self.manifest.precisions.get(precision)
         if entry is None:
             offered = ", ".join(self.manifest.precisions)
             raise BundleError(f"{self.root}: no {precision} model; it offers {offered}")
-        return self.root / entry.file
+        return entry
 
     def encoder(self) -> PairEncoder:
         """Return the bundle's own encoder.
@@ -249,7 +268,8 @@ def _read_manifest(root: Path) -> Manifest:
         raise BundleError(
             f"{root / MANIFEST}: template is {manifest.template!r}; this program knows {TEMPLATE!r}"
         )
-    needed = {TOKENIZER, GOLDEN, *(entry.file for entry in manifest.precisions.values())}
+    models = [name for entry in manifest.precisions.values() for name in entry.files]
+    needed = {TOKENIZER, GOLDEN, *models}
     if missing := sorted(needed - manifest.files.keys()):
         raise BundleError(f"{root / MANIFEST}: files lacks {', '.join(missing)}")
     return manifest

@@ -18,9 +18,9 @@ OUTPUT = "logits"
 class OnnxScorer:
     """Scores each pair in a call of its own, at its exact length.
 
-    Dynamic int8 takes the range of its activations over the whole call, so padding and the other
-    pairs of a call would change a score. One pair a call makes a score a function of its pair
-    alone, bit for bit, and costs nothing on a CPU, whose tokens/s are flat in the batch size.
+    The reference, and the engine of every CPU that the native one does not know. One pair a call
+    makes a score a function of its pair alone, bit for bit, whatever the kernels do, and costs
+    nothing on a CPU, whose tokens/s are flat in the batch size.
     """
 
     def __init__(self, model: Path, *, threads: int = 0) -> None:

@@ -82,7 +82,7 @@ def test_the_version_is_the_same_when_the_same_bundle_is_written_again(tmp_path:
 
 
 CHANGED: dict[str, Any] = {
-    "schema_version": 2,
+    "schema_version": 3,
     "name": "other",
     "template": "other",
     "max_length": 255,

@@ -136,7 +136,7 @@ def test_a_name_that_is_no_file_is_refused(root: Path, name: str) -> None:
 
 Change = Callable[[dict[str, Any]], object]
 EDITS: dict[str, tuple[Change, str]] = {
-    "newer-schema": (lambda f: f.update(schema_version=2), "schema_version is 2"),
+    "newer-schema": (lambda f: f.update(schema_version=3), "schema_version is 3"),
     "schema-as-text": (lambda f: f.update(schema_version="1"), "schema_version is '1'"),
     "no-schema": (lambda f: f.pop("schema_version"), "schema_version is None"),
     "template": (lambda f: f.update(template="t5-pair"), "template is 't5-pair'"),

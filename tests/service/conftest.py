@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from service.app import create_app
 from service.contract.bundle import Bundle, Precision
 from service.engines.engine import Engine
-from service.engines.onnx import OnnxEngine
+from service.engines.local import LocalEngine
 from service.ranking.readiness import Readiness
 from service.scorers.onnx import OnnxScorer
 from service.settings import Settings
@@ -48,7 +48,7 @@ def build_app(bundle: Bundle) -> Callable[..., FastAPI]:
         return create_app(
             Settings(bundle=bundle.root, **settings),
             bundle=bundle,
-            engine=engine or OnnxEngine(scorer),
+            engine=engine or LocalEngine(scorer),
             precision=precision,
             readiness=readiness,
         )

@@ -14,6 +14,7 @@ from service.__main__ import main
 from service.contract.bundle import Bundle
 from service.contract.types import Candidate
 from service.runtime import RuntimeChoiceError, require_one_runtime
+from service.scorers import native
 from service.scorers.onnx import OnnxScorer
 
 LINES = (
@@ -126,8 +127,9 @@ def test_check_bundle_reports_the_largest_deviation(
     assert main(["check-bundle", str(bundle_path)]) == 0
     out = capsys.readouterr().out
     assert "files intact" in out
-    assert "fp32: largest deviation 0.0000" in out
-    assert "int8: largest deviation" in out
+    assert "fp32, engine onnx: largest deviation 0.0000" in out
+    assert "int8, engine onnx: largest deviation" in out
+    assert ("int8, engine native: largest deviation" in out) == (native.why_not() is None)
 
 
 def test_check_bundle_refuses_a_flipped_byte(

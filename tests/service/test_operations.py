@@ -18,7 +18,7 @@ from service.app import create_app
 from service.contract.bundle import Bundle
 from service.contract.encoding import TokenPair
 from service.contract.types import Scores
-from service.engines.onnx import OnnxEngine
+from service.engines.local import LocalEngine
 from service.ranking.readiness import Readiness
 from service.scorers.onnx import OnnxScorer
 from service.settings import Settings
@@ -37,7 +37,7 @@ class Gate:
         self.open.set()
         self.seen = 0
         self.broken = False
-        self._engine = OnnxEngine(OnnxScorer(bundle.model_path("int8"), threads=1))
+        self._engine = LocalEngine(OnnxScorer(bundle.model_path("int8"), threads=1))
 
     async def score(self, pairs: Sequence[TokenPair], deadline: float) -> Scores:
         self.seen += len(pairs)
@@ -112,7 +112,7 @@ async def test_golden_mismatch_keeps_readiness_red_and_says_by_how_much(bundle: 
     first = bundle.golden[0]
     shifted = dataclasses.replace(first, scores=tuple(score + 5 for score in first.scores))
     wrong = dataclasses.replace(bundle, golden=(shifted,))
-    engine = OnnxEngine(OnnxScorer(bundle.model_path("fp32"), threads=1))
+    engine = LocalEngine(OnnxScorer(bundle.model_path("fp32"), threads=1))
     app = create_app(Settings(), bundle=wrong, engine=engine, precision="fp32")
     async with started(app) as client:
         with anyio.fail_after(10):
@@ -149,7 +149,7 @@ async def test_non_finite_score_is_an_engine_error(bundle: Bundle, serving: Clie
             return float("nan") if self.poison else super().score_one(pair)
 
     scorer = NanScorer(bundle.model_path("int8"), threads=1)
-    async with serving(OnnxEngine(scorer)) as client:
+    async with serving(LocalEngine(scorer)) as client:
         scorer.poison = True
         assert_problem(await client.post("/rank", json=request()), 500)
 
@@ -242,7 +242,7 @@ async def test_every_label_set_is_there_from_the_start(bundle: Bundle, serving: 
         assert found[f"disranker_{name}", ""] == 0
     for unit in ("requests", "pairs", "tokens"):
         assert found[f"disranker_queue_{unit}", ""] == 0
-    assert found["disranker_model_info", f"{bundle.manifest.version},int8"] == 1
+    assert found["disranker_model_info", f"{bundle.manifest.version},onnx,int8"] == 1
     assert 'le="0.01"' in text
     assert 'le="0.0005"' in text
     assert 'le="10.0"' in text

@@ -15,7 +15,7 @@ from service.contract.bundle import Bundle
 from service.contract.encoding import PairEncoder, TokenPair
 from service.contract.types import Candidate, Scores
 from service.engines.engine import Engine, EngineError
-from service.engines.onnx import OnnxEngine
+from service.engines.local import LocalEngine
 from service.ranking.caches import CacheStats, ScoreCache
 from service.scorers.onnx import OnnxScorer
 from tests.service.fakes import GatedEngine, HungEngine, marks, pair
@@ -324,7 +324,7 @@ async def test_scores_equal_the_models_whatever_else_happens(
     all_pairs = encoder.encode("water", [Candidate(summary=text) for text in texts])
     alone = scorer.score(all_pairs)
 
-    class Fragile(OnnxEngine):
+    class Fragile(LocalEngine):
         broken = False
 
         async def score(self, pairs: Sequence[TokenPair], deadline: float) -> Scores:

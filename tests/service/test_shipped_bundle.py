@@ -10,9 +10,10 @@ import pytest
 
 from service.app import create_app
 from service.contract.bundle import Bundle
-from service.engines.onnx import OnnxEngine
+from service.engines.local import LocalEngine
 from service.ranking.golden import deviation
-from service.scorers.onnx import OnnxScorer
+from service.scorers import native
+from service.scorers.scorer import Scorer, load_scorer
 from service.settings import Settings
 from tests.service.conftest import started
 
@@ -25,23 +26,25 @@ def bundle() -> Bundle:
     return Bundle.open(ROOT / "models" / "default")
 
 
-@pytest.fixture(scope="module")
-def scorer(bundle: Bundle) -> OnnxScorer:
-    return OnnxScorer(bundle.model_path("int8"))
+@pytest.fixture(scope="module", params=["native", "onnx"])
+def scorer(bundle: Bundle, request: pytest.FixtureRequest) -> Scorer:
+    if request.param == "native" and (reason := native.why_not()):
+        pytest.skip(reason)
+    return load_scorer(bundle, "int8", engine=request.param, threads=1)
 
 
 def test_it_weighs_at_most_25_mb(bundle: Bundle) -> None:
     assert sum(entry.size_bytes for entry in bundle.manifest.files.values()) <= 25_000_000
 
 
-def test_its_golden_scores_match_on_this_host(bundle: Bundle, scorer: OnnxScorer) -> None:
+def test_its_golden_scores_match_on_this_host(bundle: Bundle, scorer: Scorer) -> None:
     encoder = bundle.encoder()
     for golden in bundle.golden:
         scores = scorer.score(encoder.encode(golden.query, golden.candidates))
         assert deviation(golden, scores) <= bundle.manifest.precisions["int8"].tolerance
 
 
-def test_a_score_is_the_same_bit_for_bit_in_any_company(bundle: Bundle, scorer: OnnxScorer) -> None:
+def test_a_score_is_the_same_bit_for_bit_in_any_company(bundle: Bundle, scorer: Scorer) -> None:
     encoder = bundle.encoder()
     pairs = [
         pair for golden in bundle.golden for pair in encoder.encode(golden.query, golden.candidates)
@@ -53,13 +56,13 @@ def test_a_score_is_the_same_bit_for_bit_in_any_company(bundle: Bundle, scorer: 
 
 @pytest.mark.anyio
 async def test_it_ranks_the_example_sensibly_and_alike_in_any_order_and_company(
-    bundle: Bundle, scorer: OnnxScorer
+    bundle: Bundle, scorer: Scorer
 ) -> None:
     asked = json.loads((ROOT / "docs" / "examples" / "rank-48.json").read_text(encoding="utf-8"))
     asked |= {"top_k": None, "return_documents": False}
     backwards = asked | {"candidates": asked["candidates"][::-1]}
     few = asked | {"candidates": asked["candidates"][10:20]}
-    app = create_app(Settings(), bundle=bundle, engine=OnnxEngine(scorer), precision="int8")
+    app = create_app(Settings(), bundle=bundle, engine=LocalEngine(scorer), precision="int8")
     async with started(app) as client:
         with anyio.fail_after(60):
             while (await client.get("/readyz")).status_code != 200:  # noqa: ASYNC110

@@ -8,7 +8,7 @@ import pytest
 
 from service.contract.bundle import Bundle, Precision
 from service.contract.types import Candidate
-from service.engines.onnx import OnnxEngine
+from service.engines.local import LocalEngine
 from service.scorers.onnx import OnnxScorer
 
 pytestmark = pytest.mark.anyio
@@ -23,7 +23,7 @@ async def test_calls_side_by_side_score_bit_for_bit_as_one_after_another(
     scorer = OnnxScorer(bundle.model_path(precision), threads=1)
     pairs = bundle.encoder().encode("kettle", [Candidate(None, text) for text in TEXTS])
     alone = scorer.score(pairs)
-    engine = OnnxEngine(scorer, workers=4)
+    engine = LocalEngine(scorer, workers=4)
     calls = (engine.score(pairs[start:] + pairs[:start], monotonic() + 60) for start in range(5))
     for start, scores in enumerate(await asyncio.gather(*calls)):
         assert scores.complete
@@ -32,7 +32,7 @@ async def test_calls_side_by_side_score_bit_for_bit_as_one_after_another(
 
 
 async def test_pairs_past_the_deadline_are_left_unscored(bundle: Bundle) -> None:
-    engine = OnnxEngine(OnnxScorer(bundle.model_path("int8"), threads=1))
+    engine = LocalEngine(OnnxScorer(bundle.model_path("int8"), threads=1))
     pairs = bundle.encoder().encode("kettle", [Candidate(None, text) for text in TEXTS])
     scores = await engine.score(pairs, monotonic() - 1)
     assert not scores.scored.any()
