@@ -3,6 +3,9 @@ ARG BASE=docker.io/library/python:3.11.14-slim-bookworm
 
 FROM ${BASE} AS build
 WORKDIR /app
+# The compiler of the native engine; it stays in this stage.
+RUN command -v gcc >/dev/null || { apt-get update -qq \
+    && apt-get install -qq --no-install-recommends gcc libc6-dev >/dev/null; }
 # pip stays out of the environment that is shipped.
 RUN python3 -m venv /tmp/pip && python3 -m venv --without-pip /opt/venv
 COPY pyproject.toml constraints.txt README.md LICENSE ./
@@ -12,6 +15,12 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=secret,id=
     --quiet --disable-pip-version-check --constraint constraints.txt '.[cpu]' \
     && rm -rf build ./*.egg-info
 COPY service service
+# The extension is optional to pip, so that its absence would pass unseen.
+RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=secret,id=pip.crt \
+    /tmp/pip/bin/pip --python /opt/venv/bin/python install --no-cache-dir \
+    --quiet --disable-pip-version-check --no-deps --target /tmp/compiled . \
+    && cp /tmp/compiled/service/scorers/_bert*.so service/scorers/ \
+    && rm -rf build ./*.egg-info
 COPY models/default models/default
 # Nothing is compiled at run time; and whatever the builder's umask, any user may read.
 RUN /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash service \

@@ -31,6 +31,7 @@ def main() -> None:
     check_confinement()
     health_check = json.loads(sys.argv[2])[1:]
     check(subprocess.run(health_check).returncode == 0, "a green health check")  # noqa: S603
+    check_engine()
     response = rank()
     results = response["results"]
     scores = [result["score"] for result in results]
@@ -62,6 +63,15 @@ def check_confinement() -> None:
         check(error.errno == errno.EROFS, "a read-only root")
     else:
         check(False, "a read-only root")
+
+
+def check_engine() -> None:
+    """Check that the native engine was compiled, where this CPU can run it."""
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    expected = "native" if {"avx512_vnni", "avx512bw", "avx512vl"} <= {*flags} else "onnx"
+    metrics = call("GET", "/metrics")[1].decode()
+    check(f'engine="{expected}"' in metrics, f"the {expected} engine")
+    print(f"engine {expected}")
 
 
 def rank() -> dict[str, Any]:
