@@ -20,6 +20,7 @@ from service.runtime import (
     require_one_runtime,
     usable_cores,
 )
+from service.scorers.native import kernels
 from service.scorers.scorer import choose_engine, load_scorer
 from service.server import build_server, listen
 from service.settings import PREFIX, Settings, SettingsError, load_settings
@@ -73,6 +74,7 @@ def serve(flags: dict[str, Any]) -> int:
             "version": bundle.short_version,
             "precision": precision,
             "engine": engine_name,
+            "kernel": next(iter(kernels()), None) if engine_name == "native" else None,
         }
         log.info("listening on http://%s:%d", host, port, extra={"fields": fields})
         build_server(app, settings, readiness).run(sockets=[sock])

@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     )
     engine: EngineName | None = Field(
         default=None,
-        description="What runs the model: native, our int8 kernel for CPUs with AVX-512 VNNI, or "
+        description="What runs the model: native, our int8 kernel for x86-64 with AVX2 or better, or "
         "onnx, ONNX Runtime. By default native where it can, which the log and /metrics tell.",
     )
     threads: int = Field(

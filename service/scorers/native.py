@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,8 +18,8 @@ from service.contract.types import Float32s
 from service.scorers.portions import PORTION_TOKENS, portions
 from service.scorers.weights import Int8Weights
 
-KERNEL = "service.scorers._bert"
-"""The compiled kernel; a plain shared library, no Python module."""
+KERNELS = ("avx512vnni", "avxvnni", "avx2")
+"""What `kernel/` is compiled for, the fastest first: plain shared libraries, no Python modules."""
 
 ABI = 1
 """`bert_abi` of the sources that the structures below are those of."""
@@ -83,18 +83,19 @@ class NativeScorer:
     called from several threads at once; each call runs on its thread's core, without the GIL.
     """
 
-    def __init__(self, weights: Path) -> None:
+    def __init__(self, weights: Path, *, kernel: str | None = None) -> None:
         """Load the weights.
 
         Args:
             weights: The safetensors file that lies beside an int8 graph.
+            kernel: One of `kernels()`, by default the first.
 
         Raises:
             ValueError: The file is no such file, or `why_not` names a reason.
         """
         if reason := why_not():
             raise ValueError(reason)
-        self._kernel = _kernel()
+        self._kernel = kernels()[kernel] if kernel else next(iter(kernels().values()))
         loaded = Int8Weights.read(weights)
         _require_shapes(loaded)
         self._held: list[NDArray[Any]] = []  # what the structure below points into
@@ -189,15 +190,15 @@ class NativeScorer:
         parts = [weights.linear(name) for name in names]
         matrix = np.concatenate([part.values for part in parts], axis=1)  # [K, N]
         k, n = matrix.shape
-        panel = self._kernel.bert_panel()
-        padded = np.zeros((-(-n // panel) * panel, k), dtype=np.int8)
+        panel, group = self._kernel.bert_panel(), self._kernel.bert_group()
+        padded = np.zeros((-(-n // panel) * panel, k), dtype=f"i{self._kernel.bert_weight_bytes()}")
         padded[:n] = matrix.T
-        fours = padded.reshape(-1, panel, k // 4, 4).transpose(0, 2, 1, 3)  # [N/48, K/4, 48, 4]
+        panels = padded.reshape(-1, panel, k // group, group).transpose(0, 2, 1, 3)
         scales, bias = np.zeros((2, len(padded)), dtype=np.float32)
         scales[:n] = np.concatenate([part.scales for part in parts])
         bias[:n] = np.concatenate([part.bias for part in parts])
         return _Linear(
-            weights=self._hold(fours),
+            weights=self._hold(panels),
             scales=self._hold(scales),
             column_sums=self._hold(scales * padded.sum(axis=1, dtype=np.float32)),
             bias=self._hold(bias),
@@ -214,31 +215,38 @@ class NativeScorer:
         return self._held[-1].ctypes.data
 
 
-@cache
 def why_not() -> str | None:
-    """Return why the kernel cannot run in this process, or None where it can."""
-    kernel = _kernel()
-    if kernel is None:
+    """Return why no kernel can run in this process, or None where one can."""
+    if kernels():
+        return None
+    if not any(_found(name) for name in KERNELS):
         return (
-            "the native kernel was not compiled, or from other sources: install the package again, "
-            "on x86-64 with a C compiler (Debian: gcc, libc6-dev)"
+            "the native kernels were not compiled: install the package again, on x86-64 with a C "
+            "compiler (Debian: gcc, libc6-dev)"
         )
-    if not kernel.bert_runs_here():
-        return "the native kernel needs a CPU with AVX-512 and VNNI"
-    return None
+    return "the native kernels need an x86-64 CPU with AVX2, or were compiled from other sources"
 
 
 @cache
-def _kernel() -> Any:
-    spec = find_spec(KERNEL)
-    if spec is None or spec.origin is None:
-        return None
-    library = ctypes.CDLL(spec.origin)
-    if library.bert_abi() != ABI:
-        return None
+def kernels() -> Mapping[str, Any]:
+    """Return the kernels that run on this CPU, the fastest first, by name."""
+    libraries = {name: ctypes.CDLL(path) for name in KERNELS if (path := _found(name))}
+    return {
+        name: _declared(library)
+        for name, library in libraries.items()
+        if library.bert_abi() == ABI and library.bert_runs_here()
+    }
+
+
+def _found(name: str) -> str | None:
+    spec = find_spec(f"service.scorers._bert_{name}")
+    return spec.origin if spec else None
+
+
+def _declared(library: Any) -> Any:
     pointer, int64 = ctypes.c_void_p, ctypes.c_int64
-    library.bert_panel.restype = int64
-    library.bert_scratch_bytes.restype = int64
+    for layout in ("bert_panel", "bert_group", "bert_weight_bytes", "bert_scratch_bytes"):
+        getattr(library, layout).restype = int64
     library.bert_scratch_bytes.argtypes = (pointer, int64)
     library.bert_score.argtypes = (pointer, pointer, pointer, pointer, int64, pointer, pointer)
     return library

@@ -30,9 +30,11 @@ pytestmark = pytest.mark.skipif(
 LENGTHS = (3, 4, 15, 16, 17, 31, 33, 40, 47, 64, 100, 129, 255, 256)
 
 
-@pytest.fixture(scope="module")
-def scorer(weights: Path) -> NativeScorer:
-    return NativeScorer(weights)
+@pytest.fixture(scope="module", params=native.KERNELS)
+def scorer(weights: Path, request: pytest.FixtureRequest) -> NativeScorer:
+    if request.param not in native.kernels():
+        pytest.skip(f"this CPU does not run the {request.param} kernel")
+    return NativeScorer(weights, kernel=request.param)
 
 
 def some_pairs(lengths: Sequence[int], *, vocabulary: int, seed: int = 0) -> list[TokenPair]:
@@ -128,7 +130,9 @@ def test_other_shapes_are_scored_as_torch_does(
     model = torch_model(Int8Weights.read(stored), round_activations=True)
     expected = np.array(torch_scores(model, pairs))
     spread = np.std(expected)
-    assert np.abs(NativeScorer(stored).score(pairs) - expected).max() < 0.1 * spread
+    for kernel in native.kernels():
+        found = NativeScorer(stored, kernel=kernel).score(pairs)
+        assert np.abs(found - expected).max() < 0.1 * spread
     assert np.abs(OnnxScorer(graph).score(pairs) - expected).max() < 0.1 * spread
 
 

@@ -53,5 +53,5 @@ def test_without_a_compiled_kernel_onnx_runtime_serves_and_says_why(
         timeout=120,
         check=True,
     )
-    assert "int8: no native engine: the native kernel was not compiled" in done.stdout
+    assert "int8: no native engine: the native kernels were not compiled" in done.stdout
     assert "int8, engine onnx: largest deviation" in done.stdout

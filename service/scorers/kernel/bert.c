@@ -190,7 +190,10 @@ int bert_abi(void) { return 1; }
 
 int bert_runs_here(void) { return cpu_has_it(); }
 
+// The layout of a Linear's weights.
 int64_t bert_panel(void) { return PANEL; }
+int64_t bert_group(void) { return GROUP; }
+int64_t bert_weight_bytes(void) { return sizeof(Weight); }
 
 // Bytes of scratch, aligned to 64, for a call of so many tokens.
 int64_t bert_scratch_bytes(const Model *model, int64_t tokens) {

@@ -6,15 +6,15 @@
 
 #include "simd.h"
 
-enum {
-    TILE_ROWS = 8,    // tokens whose sums are in registers at a time, by
-    TILE_VECTORS = 3, // vectors of output channels: 24 sums, 3 weights, 1 activation
-    PANEL = LANES * TILE_VECTORS
-};
+// The sums of TILE_ROWS tokens by TILE_VECTORS vectors of output channels are in registers at a time,
+// with as many weights and an activation.
+#define TILE_VECTORS 3
+#define PANEL (LANES * TILE_VECTORS)
 
-// y = x W + b. Weights in panels of 48 output channels, [N/48][K/4][48][4], N rounded up to 48.
+// y = x W + b. Weights lie in panels of output channels, [N/PANEL][K/GROUP][PANEL][GROUP], N rounded
+// up to whole panels.
 typedef struct {
-    const int8_t *weights;
+    const Weight *weights;
     const float *scales;        // [N rounded up]
     const float *column_sums;   // of the weights, scales applied, [N rounded up]
     const float *bias;          // [N rounded up]
@@ -23,7 +23,7 @@ typedef struct {
 
 // Rows of uint8, each `scale * value + low`.
 typedef struct {
-    uint8_t *values; // [rows, K]
+    Activation *values; // [rows, K]
     float *scales;   // [rows]
     float *lows;     // [rows]
 } Quantised;
@@ -61,7 +61,7 @@ INLINE void quantise(float *x, int64_t rows, int64_t n, int activate, Quantised 
         to.scales[row] = scale;
         to.lows[row] = least;
         for (int64_t i = 0; i < n; i += LANES)
-            store_uint8(to.values + row * n + i, mul(sub(load(x + i), lowest), steps));
+            store_activations(to.values + row * n + i, mul(sub(load(x + i), lowest), steps));
     }
 }
 
@@ -69,38 +69,46 @@ INLINE Quantised from_row(Quantised x, int64_t row, int64_t n) {
     return (Quantised){x.values + row * n, x.scales + row, x.lows + row};
 }
 
-// `rows` tokens times one panel of output channels; rows is known to the compiler.
-INLINE void tile(const int rows, const Linear *linear, int64_t column, Quantised x, float *y) {
-    const int64_t k = linear->inputs;
-    const int8_t *weights = linear->weights + column * k;
+// Dot products of `rows` tokens with one panel of weights; rows is known to the compiler. They go
+// through memory to `finish`: with both in one function, registers run out in the inner loop.
+INLINE void multiply(
+    const int rows, const Activation *values, const Weight *weights, int64_t k, Ints *dots
+) {
     Ints sums[TILE_ROWS][TILE_VECTORS];
 #pragma GCC unroll 8
-    for (int row = 0; row < rows; row++)
-        sums[row][0] = sums[row][1] = sums[row][2] = no_ints();
-    for (int64_t i = 0; i < k; i += 4, weights += 4 * PANEL) {
-        Ints first = load_ints(weights), second = load_ints(weights + 4 * LANES),
-             third = load_ints(weights + 8 * LANES);
+    for (int row = 0; row < rows; row++) sums[row][0] = sums[row][1] = sums[row][2] = no_ints();
+    for (int64_t i = 0; i < k; i += GROUP, weights += GROUP * PANEL) {
+        Ints first = load_ints(weights), second = load_ints(weights + GROUP * LANES),
+             third = load_ints(weights + 2 * GROUP * LANES);
 #pragma GCC unroll 8
         for (int row = 0; row < rows; row++) {
-            int32_t four;
-            memcpy(&four, x.values + row * k + i, sizeof four);
-            Ints values = all_ints(four);
-            sums[row][0] = dot_add(sums[row][0], values, first);
-            sums[row][1] = dot_add(sums[row][1], values, second);
-            sums[row][2] = dot_add(sums[row][2], values, third);
+            int32_t group;
+            memcpy(&group, values + row * k + i, sizeof group);
+            Ints some = all_ints(group);
+            sums[row][0] = dot_add(sums[row][0], some, first);
+            sums[row][1] = dot_add(sums[row][1], some, second);
+            sums[row][2] = dot_add(sums[row][2], some, third);
         }
     }
+#pragma GCC unroll 8
+    for (int row = 0; row < rows; row++)
 #pragma GCC unroll 3
+        for (int v = 0; v < TILE_VECTORS; v++) store_ints(dots + row * TILE_VECTORS + v, sums[row][v]);
+}
+
+// Scales the dot products of `rows` tokens with the panel at `column` into y [rows, N].
+static __attribute__((noinline)) void finish(
+    const Linear *linear, int64_t column, Quantised x, int64_t rows, const Ints *dots, float *y
+) {
     for (int v = 0; v < TILE_VECTORS; v++) {
         const int64_t at = column + v * LANES;
         if (at >= linear->outputs) break;
         Floats scales = load(linear->scales + at), bias = load(linear->bias + at);
         Floats column_sums = load(linear->column_sums + at);
-#pragma GCC unroll 8
-        for (int row = 0; row < rows; row++) {
+        for (int64_t row = 0; row < rows; row++) {
             Floats from_low = mul_add(all(x.lows[row]), column_sums, bias);
-            Floats dots = mul(to_floats(sums[row][v]), all(x.scales[row]));
-            store(y + row * linear->outputs + at, mul_add(dots, scales, from_low));
+            Floats steps = mul(to_floats(dots[row * TILE_VECTORS + v]), all(x.scales[row]));
+            store(y + row * linear->outputs + at, mul_add(steps, scales, from_low));
         }
     }
 }
@@ -108,19 +116,27 @@ INLINE void tile(const int rows, const Linear *linear, int64_t column, Quantised
 // y [rows, N] = x [rows, K] W + b
 static void apply(const Linear *linear, Quantised x, int64_t rows, float *y) {
     const int64_t k = linear->inputs, n = linear->outputs;
+    Ints dots[TILE_ROWS * TILE_VECTORS];
     for (int64_t column = 0; column < n; column += PANEL) {
-        int64_t row = 0;
-#define TILE(height) tile(height, linear, column, from_row(x, row, k), y + row * n)
-        for (; row + TILE_ROWS <= rows; row += TILE_ROWS) TILE(TILE_ROWS);
-        switch (rows - row) {
-            case 7: TILE(7); break;
-            case 6: TILE(6); break;
-            case 5: TILE(5); break;
-            case 4: TILE(4); break;
-            case 3: TILE(3); break;
-            case 2: TILE(2); break;
-            case 1: TILE(1); break;
+        const Weight *weights = linear->weights + column * k;
+        for (int64_t row = 0; row < rows; row += TILE_ROWS) {
+            const int64_t some = rows - row < TILE_ROWS ? rows - row : TILE_ROWS;
+            const Quantised part = from_row(x, row, k);
+#define MULTIPLY(height) case height: multiply(height, part.values, weights, k, dots); break
+            switch (some) {
+#if TILE_ROWS > 4
+                MULTIPLY(8);
+                MULTIPLY(7);
+                MULTIPLY(6);
+                MULTIPLY(5);
+#endif
+                MULTIPLY(4);
+                MULTIPLY(3);
+                MULTIPLY(2);
+                MULTIPLY(1);
+            }
+#undef MULTIPLY
+            finish(linear, column, part, some, dots, y + row * n);
         }
-#undef TILE
     }
 }
