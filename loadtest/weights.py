@@ -1,0 +1,253 @@
+"""The bundle's weights in the forms the peers load, so that all rank with the same ones."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.contract.bundle import TOKENIZER, Bundle
+from service.contract.checkpoint import CARD, Card
+
+if TYPE_CHECKING:
+    import onnx
+
+Tensor = NDArray[np.float32]
+
+EXPORT_TIMEOUT_S = 600
+TOKENIZER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
+SPECIALS = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+
+
+class WeightsError(Exception):
+    """A bundle whose weights cannot be restored; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The same weights three times.
+
+    Attributes:
+        checkpoint: Hugging Face folder, fp32: the int8 weights times their scales.
+        fp32: Folder with `model.onnx`, the checkpoint's fused graph, and its tokenizer.
+        int8: Folder with `model_quantized.onnx`, the bundle's own file, and its tokenizer.
+        plain_int8: The checkpoint's graph, quantised with ONNX Runtime's own defaults for
+            dynamic int8 per channel: no smoothing.
+    """
+
+    checkpoint: Path
+    fp32: Path
+    int8: Path
+    plain_int8: Path
+
+
+def prepare_weights(bundle: Bundle, cache: Path) -> Weights:
+    """Return the weights, made once a bundle version.
+
+    Args:
+        bundle: A bundle with an int8 model, as `python -m export` writes it.
+        cache: Folder for what is made.
+
+    Raises:
+        WeightsError: The bundle has no int8 model, its graph is none of ours, or export failed.
+    """
+    root = cache / "weights" / bundle.short_version
+    weights = Weights(root / "checkpoint", root / "fp32", root / "int8", root / "plain.int8.onnx")
+    if (root / "done").exists():
+        return weights
+    shutil.rmtree(root, ignore_errors=True)
+    restore_checkpoint(bundle, weights.checkpoint)
+    _export(weights.checkpoint, root / "bundle")
+    for folder, source, name in (
+        (weights.fp32, root / "bundle" / "model.onnx", "model.onnx"),
+        (weights.int8, bundle.model_path("int8"), "model_quantized.onnx"),
+    ):
+        folder.mkdir()
+        shutil.copyfile(source, folder / name)
+        for file in (*TOKENIZER_FILES, "special_tokens_map.json"):
+            shutil.copyfile(weights.checkpoint / file, folder / file)
+    _quantize_plainly(weights.fp32 / "model.onnx", weights.plain_int8)
+    (root / "done").touch()
+    return weights
+
+
+def restore_checkpoint(bundle: Bundle, folder: Path) -> None:
+    """Write a Hugging Face folder with the weights of the bundle's int8 model.
+
+    An int8 weight times its scale is a float; the factor by which an outlier channel was scaled
+    down before its weight goes back into the weight. The folder so computes in fp32 what the int8
+    model computes, but for the rounding of activations.
+
+    Raises:
+        WeightsError: The bundle has no int8 model, or its graph is none of ours.
+    """
+    import onnx
+    from safetensors.numpy import save_file
+
+    if "int8" not in bundle.manifest.precisions:
+        raise WeightsError(f"{bundle.root}: no int8 model, whose weights the peers are given")
+    graph = _Graph(onnx.load(bundle.model_path("int8")))
+    try:
+        tensors = _tensors(graph)
+    except KeyError as error:
+        raise WeightsError(f"{bundle.root}: the int8 model has no {error}") from None
+    folder.mkdir(parents=True)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    _write_json(folder / "config.json", _config(graph, tensors))
+    manifest = bundle.manifest
+    card = Card(max_length=manifest.max_length, max_query_length=manifest.max_query_length)
+    (folder / CARD).write_text(card.model_dump_json(), encoding="utf-8")
+    _write_tokenizer(bundle, folder)
+
+
+class _Graph:
+    """An int8 graph's tensors as floats, by the names the exporter gives them."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        from onnx import helper, numpy_helper
+
+        self._values = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+        self._inputs = {node.name: list(node.input) for node in model.graph.node}
+        self.attributes = {
+            node.name: {a.name: helper.get_attribute_value(a) for a in node.attribute}
+            for node in model.graph.node
+        }
+
+    def tensor(self, name: str) -> Tensor:
+        """Return a tensor, dequantised where it is quantised."""
+        if name in self._values:
+            return np.asarray(self._values[name], dtype=np.float32)
+        scale, zero = self._values[f"{name}_scale"], self._values[f"{name}_zero_point"]
+        steps = self._values[f"{name}_quantized"].astype(np.float32) - zero.astype(np.float32)
+        return np.asarray(steps * scale, dtype=np.float32)
+
+    def matrix(self, node: str, smoothed_by: str) -> Tensor:
+        """Return the weight of a quantised product, outlier channels scaled back, [out, in]."""
+        weight = self.tensor(self._inputs[node][1].removesuffix("_quantized"))  # [in, out]
+        factor = self._values.get(smoothed_by)
+        return np.ascontiguousarray((weight if factor is None else weight * factor[:, None]).T)
+
+    @property
+    def layers(self) -> int:
+        """How many layers the encoder has."""
+        return sum(
+            name.startswith("Attention_") and "num_heads" in a
+            for name, a in self.attributes.items()
+        )
+
+
+def _tensors(graph: _Graph) -> dict[str, Tensor]:
+    """Return the state dictionary of a `BertForSequenceClassification`."""
+    tensors = {
+        f"bert.embeddings.{name}": graph.tensor(f"bert.embeddings.{name}")
+        for name in (
+            *(f"{table}_embeddings.weight" for table in ("word", "position", "token_type")),
+            "LayerNorm.weight",
+            "LayerNorm.bias",
+        )
+    }
+    for layer in range(graph.layers):
+        tensors |= _layer(graph, layer)
+    for name in ("bert.pooler.dense", "classifier"):
+        tensors[f"{name}.weight"] = np.ascontiguousarray(graph.tensor(f"{name}.weight").T)
+        tensors[f"{name}.bias"] = graph.tensor(f"{name}.bias")
+    return tensors
+
+
+def _layer(graph: _Graph, number: int) -> dict[str, Tensor]:
+    prefix = f"bert.encoder.layer.{number}"
+    tensors: dict[str, Tensor] = {}
+    joint = graph.matrix(f"Attention_{number}_quant", f"Attention_{number}_smooth")  # [3H, H]
+    biases = graph.tensor(f"Attention_{number}_qkv_bias")  # [3H]
+    for name, weight, bias in zip(
+        ("query", "key", "value"), np.split(joint, 3), np.split(biases, 3), strict=True
+    ):
+        tensors[f"{prefix}.attention.self.{name}.weight"] = weight
+        tensors[f"{prefix}.attention.self.{name}.bias"] = bias
+    for name in ("attention.output.dense", "intermediate.dense", "output.dense"):
+        node = (
+            f"/{prefix.replace('bert.encoder.', 'bert/encoder/')}/{name.replace('.', '/')}/MatMul"
+        )
+        tensors[f"{prefix}.{name}.weight"] = graph.matrix(f"{node}_quant", f"{node}_smooth")
+        tensors[f"{prefix}.{name}.bias"] = graph.tensor(f"{prefix}.{name}.bias")
+    for name in ("attention.output.LayerNorm", "output.LayerNorm"):
+        for part in ("weight", "bias"):
+            tensors[f"{prefix}.{name}.{part}"] = graph.tensor(f"{prefix}.{name}.{part}")
+    return tensors
+
+
+def _config(graph: _Graph, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    words, hidden = tensors["bert.embeddings.word_embeddings.weight"].shape
+    return {
+        "architectures": ["BertForSequenceClassification"],
+        "model_type": "bert",
+        "vocab_size": words,
+        "hidden_size": hidden,
+        "hidden_act": "gelu",
+        "num_hidden_layers": graph.layers,
+        "num_attention_heads": graph.attributes["Attention_0_quant"]["num_heads"],
+        "intermediate_size": len(tensors["bert.encoder.layer.0.intermediate.dense.bias"]),
+        "max_position_embeddings": len(tensors["bert.embeddings.position_embeddings.weight"]),
+        "type_vocab_size": len(tensors["bert.embeddings.token_type_embeddings.weight"]),
+        "layer_norm_eps": 1e-12,
+        "pad_token_id": 0,
+        "id2label": {"0": "LABEL_0"},
+        "label2id": {"LABEL_0": 0},
+        "sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"},
+    }
+
+
+def _write_tokenizer(bundle: Bundle, folder: Path) -> None:
+    shutil.copyfile(bundle.root / TOKENIZER, folder / "tokenizer.json")
+    normalizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["normalizer"]
+    config = {
+        "tokenizer_class": "BertTokenizer",
+        "model_max_length": bundle.manifest.max_length,
+        "do_lower_case": bool((normalizer or {}).get("lowercase", True)),
+        **SPECIALS,
+    }
+    _write_json(folder / "tokenizer_config.json", config)
+    _write_json(folder / "special_tokens_map.json", SPECIALS)
+
+
+def _export(checkpoint: Path, target: Path) -> None:
+    """Have the product's own export fuse the graph."""
+    command = [sys.executable, "-m", "export", "bundle", checkpoint, target, "--precision", "fp32"]
+    done = subprocess.run(  # noqa: S603
+        command, capture_output=True, text=True, timeout=EXPORT_TIMEOUT_S
+    )
+    if done.returncode:
+        raise WeightsError(f"export of the fp32 graph failed: {done.stderr.strip()[-500:]}")
+
+
+def _quantize_plainly(source: Path, target: Path) -> None:
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize: Callable[..., None] = quantize_dynamic
+    quantize(
+        source,
+        target,
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+        # The fused operators hide their tensors' types from shape inference.
+        extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
+    )
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
