@@ -226,7 +226,8 @@ def _write_tokenizer(bundle: Bundle, folder: Path) -> None:
 
 def _export(checkpoint: Path, target: Path) -> None:
     """Have the product's own export fuse the graph."""
-    command = [sys.executable, "-m", "export", "bundle", checkpoint, target, "--precision", "fp32"]
+    command = [sys.executable, "-m", "export", "bundle", str(checkpoint), str(target)]
+    command += ["--precision", "fp32"]
     done = subprocess.run(  # noqa: S603
         command, capture_output=True, text=True, timeout=EXPORT_TIMEOUT_S
     )
