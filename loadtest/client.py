@@ -201,7 +201,7 @@ async def _load(
             try:
                 if connection is None or not connection.open:
                     _, connection = await loop.create_connection(
-                        _Connection, parts.hostname, parts.port
+                        _Connection, parts.hostname or "", parts.port or 80
                     )
                 status, body = await connection.ask(ready[number % len(ready)])
                 text = body.decode()

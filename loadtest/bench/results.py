@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Generic, TypeVar
+
 from pydantic import BaseModel, ConfigDict
 
 
 class Part(BaseModel):
     """A part of the results."""
 
-    # NaN stands for what was not measured, and must survive the file.
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Result = TypeVar("Result", bound=Part)
 
 
 class EngineRow(Part):
@@ -20,14 +24,14 @@ class EngineRow(Part):
         detail: Its settings.
         tokens_per_s: Real tokens, without padding, one value a round.
         padding: Tokens run beside the real ones, as a share of them.
-        client_cpu: The client's share of a core; NaN for a loop without a client.
+        client_cpu: The client's share of a core; None for a loop without a client.
     """
 
     name: str
     detail: str
     tokens_per_s: tuple[float, ...]
     padding: float = 0.0
-    client_cpu: float = float("nan")
+    client_cpu: float | None = None
 
 
 class EngineResult(Part):
@@ -70,9 +74,9 @@ class PeerRow(Part):
     missing: str = ""
     latencies_ms: tuple[float, ...] = ()
     requests_per_s: tuple[float, ...] = ()
-    tau_ours: float = float("nan")
-    tau_fp32: float = float("nan")
-    client_cpu: float = float("nan")
+    tau_ours: float | None = None
+    tau_fp32: float | None = None
+    client_cpu: float | None = None
     failures: int = 0
 
 
@@ -171,7 +175,7 @@ class Host(Part):
     load_before: float
 
 
-class Measured[Result: Part](Part):
+class Measured(Part, Generic[Result]):
     """A section's result, and when and where it was measured."""
 
     section: str

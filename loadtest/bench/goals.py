@@ -1,0 +1,99 @@
+"""What was aimed for, what was measured, and by how much a goal is missed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from loadtest.bench.results import EngineResult, FrontEndResult, Measured, PeerRow, PeersResult
+from loadtest.statistics import median, median_ratio, percentile
+
+BARE_SHARE = 0.90
+PLAIN_INT8_FACTOR = 1.2
+TORCH_FACTOR = 3.0
+ONNX_FACTOR = 1.5
+OVERHEAD_P50_MS = 1.0
+OVERHEAD_P99_MS = 2.5
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A goal held against a measurement.
+
+    Attributes:
+        goal: In words.
+        name: The configuration of the service.
+        found: What was measured.
+        limit: What was aimed for.
+        at_most: Whether the goal is an upper limit.
+        unit: Of both, as it is written after a number.
+    """
+
+    goal: str
+    name: str
+    found: float
+    limit: float
+    at_most: bool = False
+    unit: str = "×"
+
+    @property
+    def met(self) -> bool:
+        """Whether the goal is reached."""
+        return self.found <= self.limit if self.at_most else self.found >= self.limit
+
+    @property
+    def words(self) -> str:
+        """The verdict for a table, with the distance where the goal is missed."""
+        if self.met:
+            return "met"
+        return f"**missed by {100 * abs(1 - self.found / self.limit):.0f} %**"
+
+
+def verdicts(results: Mapping[str, Measured[Any]]) -> Iterator[Verdict]:
+    """Yield a verdict for each goal that the measured sections can decide."""
+    if "engine" in results:
+        yield from _engine(results["engine"].result)
+    if "peers" in results:
+        yield from _peers(results["peers"].result)
+    if "front-end" in results:
+        yield from _front_end(results["front-end"].result)
+
+
+def _engine(result: EngineResult) -> Iterator[Verdict]:
+    plain = [row for row in result.others if "plain" in row.name]
+    for row in result.services:
+        share = median_ratio(row.tokens_per_s, result.floor.tokens_per_s)
+        goal = "tokens/s through HTTP, caches cold, over the bare loop on the bundle's int8"
+        yield Verdict(goal, row.name, share, BARE_SHARE)
+        for other in plain:
+            factor = median_ratio(row.tokens_per_s, other.tokens_per_s)
+            goal = "tokens/s through HTTP over a bare loop on plain dynamic int8"
+            yield Verdict(goal, row.name, factor, PLAIN_INT8_FACTOR)
+
+
+def _peers(result: PeersResult) -> Iterator[Verdict]:
+    for row in result.rows:
+        if row.engine != "ours":
+            continue
+        for engine, limit in (("torch", TORCH_FACTOR), ("onnx", ONNX_FACTOR)):
+            best = best_peer(result, engine)
+            if best is None:
+                continue
+            goal = f"requests/s over the best {engine} peer, {best.name}"
+            factor = median_ratio(row.requests_per_s, best.requests_per_s)
+            yield Verdict(goal, row.name, factor, limit)
+
+
+def best_peer(result: PeersResult, engine: str) -> PeerRow | None:
+    """Return the measured peer of a kind with the most requests/s, None without one."""
+    rows = [row for row in result.rows if row.engine == engine and row.requests_per_s]
+    return max(rows, key=lambda row: median(row.requests_per_s), default=None)
+
+
+def _front_end(result: FrontEndResult) -> Iterator[Verdict]:
+    for row in result.rows:
+        for percent, limit in ((50, OVERHEAD_P50_MS), (99, OVERHEAD_P99_MS)):
+            goal = f"p{percent} outside tokenising, queue and inference, client's clock"
+            found = percentile(row.overheads_ms, percent)
+            yield Verdict(goal, row.name, found, limit, at_most=True, unit=" ms")

@@ -1,0 +1,167 @@
+"""The report: goals, tables, plots, and what the figures do not say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from loadtest.bench.goals import verdicts
+from loadtest.bench.results import Host, Measured, PeersResult
+from loadtest.bench.tables import (
+    cache_table,
+    cost_table,
+    engine_table,
+    front_end_table,
+    peers_table,
+    table,
+)
+
+Results = Mapping[str, Measured[Any]]
+
+WRONG_INPUTS = 0.9
+"""τ-b with the fp32 weights below this is more than the rounding of int8 and padding."""
+
+PROSE: dict[str, tuple[str, str, Callable[[Any], str]]] = {
+    "engine": (
+        "Through HTTP at saturation",
+        "48 candidates a request, both caches off, against a bare ONNX Runtime loop over the same "
+        "token pairs, without HTTP, tokenising or a queue, at its best setting.",
+        engine_table,
+    ),
+    "peers": (
+        "Against other rerankers",
+        "The same weights, requests and client for all; each at its own best settings, in an "
+        "environment of its own; while one is measured the others are paused. Latency is one "
+        "client's, requests/s that of several. Caches of the service are off. The weights are the "
+        "bundle's: those that load no int8 get its int8 weights times their scales. τ-b shows that "
+        "they rank alike.",
+        peers_table,
+    ),
+    "front-end": (
+        "Front end",
+        "One client, 48 candidates, token cache warm, score cache off: what of the client's time "
+        "was spent neither tokenising, nor in the queue, nor in the model.",
+        front_end_table,
+    ),
+    "cost": (
+        "Cost by number and length of candidates",
+        "One client, caches off. Exact lengths are generated text.",
+        cost_table,
+    ),
+    "cache": (
+        "Warm caches on a repeating log",
+        "The same log with the default caches and without, chunk by chunk by turns. It repeats "
+        "queries as often, and as soon, as a log of 1997 (Excite): 47 % were asked before, half of "
+        "those within three requests.",
+        cache_table,
+    ),
+}
+
+
+def render(results: Results, plots: Mapping[str, Sequence[str]]) -> str:
+    """Return the report in Markdown.
+
+    Args:
+        results: The measured sections, in the report's order.
+        plots: Names of the plots beside the report, by section.
+    """
+    parts = [
+        "# Benchmarks",
+        "Written by `make bench`, not by hand; the raw figures are in `results.json`. What is "
+        "compared took turns within one run, on the same requests, and a ratio is the median of "
+        "the rounds' ratios, so that it holds where the machine is shared. Absolute figures are "
+        "this machine's, at that hour.",
+        *_goals(results),
+        *_origin(results),
+    ]
+    for name, measured in results.items():
+        title, about, tabulate = PROSE[name]
+        parts += [f"## {title}", about, tabulate(measured.result)]
+        parts += [f"![{plot.removesuffix('.png')}]({plot})" for plot in plots.get(name, ())]
+    parts += ["## What to keep in mind", "\n".join(f"- {note}" for note in _notes(results))]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _goals(results: Results) -> list[str]:
+    rows = [
+        (
+            verdict.goal,
+            verdict.name,
+            f"{verdict.found:.2f}{verdict.unit}",
+            f"{'≤' if verdict.at_most else '≥'} {verdict.limit:.2f}{verdict.unit}",
+            verdict.words,
+        )
+        for verdict in verdicts(results)
+    ]
+    if not rows:
+        return []
+    return ["## Goals", table(("goal", "configuration", "measured", "aim", ""), rows)]
+
+
+def _origin(results: Results) -> list[str]:
+    rows = [
+        (
+            name,
+            measured.at,
+            f"{measured.seconds:.0f} s",
+            measured.requests,
+            measured.host.commit,
+            measured.host.bundle,
+            f"{measured.host.load_before:.1f}",
+        )
+        for name, measured in results.items()
+    ]
+    headings = (
+        "section",
+        "measured at (UTC)",
+        "took",
+        "requests",
+        "commit",
+        "bundle",
+        "load before",
+    )
+    hosts = {_host(measured.host): None for measured in results.values()}
+    commands = {f"`{measured.command}`": None for measured in results.values()}
+    about = "\n".join(f"- {line}" for line in (*hosts, *commands))
+    return ["## Where and how", about, table(headings, rows)]
+
+
+def _host(host: Host) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in host.versions.items())
+    return (
+        f"{host.cpu}, {host.cores} cores, {host.memory_gb:.0f} GB ({', '.join(host.flags)}); "
+        f"{host.system}; {versions}"
+    )
+
+
+def _notes(results: Results) -> Iterator[str]:
+    for name, measured in results.items():
+        host = measured.host
+        if host.load_before > host.cores / 4:
+            yield (
+                f"The machine was busy before `{name}`: load {host.load_before:.1f} on "
+                f"{host.cores} cores. Take its ratios, not its milliseconds."
+            )
+    if "peers" in results:
+        yield from _peer_notes(results["peers"].result)
+    yield "Fewer than 100 requests have no 99th percentile; `≤` then stands before their largest."
+    yield (
+        "Generated requests have real words, lengths and repeats but no meaning; speed does not "
+        "depend on it, agreement of rankings does."
+    )
+
+
+def _peer_notes(result: PeersResult) -> Iterator[str]:
+    yield (
+        "Peers pad and batch, and dynamic int8 takes its scale over a whole call, so an int8 "
+        "peer's scores depend on their neighbours: its τ-b is lower than that of the same file "
+        "scored pair by pair."
+    )
+    for row in result.rows:
+        if row.tau_fp32 is not None and row.tau_fp32 < WRONG_INPUTS:
+            reason = (
+                "Infinity's optimum engine sends a cross-encoder no `token_type_ids`"
+                if "optimum" in row.name
+                else "it does not send the model the inputs it was trained on"
+            )
+            yield f"{row.name} ranks otherwise (τ-b {row.tau_fp32:.2f}): {reason}."
