@@ -85,8 +85,9 @@ def _run(options: argparse.Namespace, command: str) -> Run:
         say=lambda _: None,
     )
     default = options.cache / "quick" if options.quick else Path("docs/benchmarks")
-    names = [name for name in SECTIONS if options.only is None or name in options.only]
-    return Run(subject, names, options.output or default, command, options.fresh)
+    only = options.only or tuple(SECTIONS)
+    sections = {name: section for name, section in SECTIONS.items() if name in only}
+    return Run(subject, sections, options.output or default, command, options.fresh)
 
 
 def _parser() -> argparse.ArgumentParser:

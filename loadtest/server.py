@@ -95,15 +95,18 @@ def running(
     """
     port = _free_port()
     with tempfile.NamedTemporaryFile(prefix="bench-", suffix=".log") as log:
-        process = subprocess.Popen(  # noqa: S603
-            [str(part).replace("{port}", str(port)) for part in command],
-            cwd=cwd,
-            env={**os.environ, **(environ or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        try:
+            process = subprocess.Popen(  # noqa: S603
+                [str(part).replace("{port}", str(port)) for part in command],
+                cwd=cwd,
+                env={**os.environ, **(environ or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ServerError(str(error)) from None
         server = Server(process, f"http://127.0.0.1:{port}")
         try:
             server.await_ready(ready, Path(log.name))

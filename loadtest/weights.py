@@ -9,18 +9,11 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from loadtest.int8_graph import GraphError, Int8Graph, Tensor
 from service.contract.bundle import TOKENIZER, Bundle
 from service.contract.checkpoint import CARD, Card
-
-if TYPE_CHECKING:
-    import onnx
-
-Tensor = NDArray[np.float32]
 
 EXPORT_TIMEOUT_S = 600
 TOKENIZER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
@@ -95,16 +88,15 @@ def restore_checkpoint(bundle: Bundle, folder: Path) -> None:
     Raises:
         WeightsError: The bundle has no int8 model, or its graph is none of ours.
     """
-    import onnx
     from safetensors.numpy import save_file
 
     if "int8" not in bundle.manifest.precisions:
         raise WeightsError(f"{bundle.root}: no int8 model, whose weights the peers are given")
-    graph = _Graph(onnx.load(bundle.model_path("int8")))
+    graph = Int8Graph(bundle.model_path("int8"))
     try:
-        tensors = _tensors(graph)
-    except KeyError as error:
-        raise WeightsError(f"{bundle.root}: the int8 model has no {error}") from None
+        tensors = graph.state()
+    except GraphError as error:
+        raise WeightsError(f"{bundle.root}: the int8 model is {error}") from None
     folder.mkdir(parents=True)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     _write_json(folder / "config.json", _config(graph, tensors))
@@ -114,83 +106,7 @@ def restore_checkpoint(bundle: Bundle, folder: Path) -> None:
     _write_tokenizer(bundle, folder)
 
 
-class _Graph:
-    """An int8 graph's tensors as floats, by the names the exporter gives them."""
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        from onnx import helper, numpy_helper
-
-        self._values = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
-        self._inputs = {node.name: list(node.input) for node in model.graph.node}
-        self.attributes = {
-            node.name: {a.name: helper.get_attribute_value(a) for a in node.attribute}
-            for node in model.graph.node
-        }
-
-    def tensor(self, name: str) -> Tensor:
-        """Return a tensor, dequantised where it is quantised."""
-        if name in self._values:
-            return np.asarray(self._values[name], dtype=np.float32)
-        scale, zero = self._values[f"{name}_scale"], self._values[f"{name}_zero_point"]
-        steps = self._values[f"{name}_quantized"].astype(np.float32) - zero.astype(np.float32)
-        return np.asarray(steps * scale, dtype=np.float32)
-
-    def matrix(self, node: str, smoothed_by: str) -> Tensor:
-        """Return the weight of a quantised product, outlier channels scaled back, [out, in]."""
-        weight = self.tensor(self._inputs[node][1].removesuffix("_quantized"))  # [in, out]
-        factor = self._values.get(smoothed_by)
-        return np.ascontiguousarray((weight if factor is None else weight * factor[:, None]).T)
-
-    @property
-    def layers(self) -> int:
-        """How many layers the encoder has."""
-        return sum(
-            name.startswith("Attention_") and "num_heads" in a
-            for name, a in self.attributes.items()
-        )
-
-
-def _tensors(graph: _Graph) -> dict[str, Tensor]:
-    """Return the state dictionary of a `BertForSequenceClassification`."""
-    tensors = {
-        f"bert.embeddings.{name}": graph.tensor(f"bert.embeddings.{name}")
-        for name in (
-            *(f"{table}_embeddings.weight" for table in ("word", "position", "token_type")),
-            "LayerNorm.weight",
-            "LayerNorm.bias",
-        )
-    }
-    for layer in range(graph.layers):
-        tensors |= _layer(graph, layer)
-    for name in ("bert.pooler.dense", "classifier"):
-        tensors[f"{name}.weight"] = np.ascontiguousarray(graph.tensor(f"{name}.weight").T)
-        tensors[f"{name}.bias"] = graph.tensor(f"{name}.bias")
-    return tensors
-
-
-def _layer(graph: _Graph, number: int) -> dict[str, Tensor]:
-    prefix = f"bert.encoder.layer.{number}"
-    tensors: dict[str, Tensor] = {}
-    joint = graph.matrix(f"Attention_{number}_quant", f"Attention_{number}_smooth")  # [3H, H]
-    biases = graph.tensor(f"Attention_{number}_qkv_bias")  # [3H]
-    for name, weight, bias in zip(
-        ("query", "key", "value"), np.split(joint, 3), np.split(biases, 3), strict=True
-    ):
-        tensors[f"{prefix}.attention.self.{name}.weight"] = weight
-        tensors[f"{prefix}.attention.self.{name}.bias"] = bias
-    for name in ("attention.output.dense", "intermediate.dense", "output.dense"):
-        node = (
-            f"/{prefix.replace('bert.encoder.', 'bert/encoder/')}/{name.replace('.', '/')}/MatMul"
-        )
-        tensors[f"{prefix}.{name}.weight"] = graph.matrix(f"{node}_quant", f"{node}_smooth")
-        tensors[f"{prefix}.{name}.bias"] = graph.tensor(f"{prefix}.{name}.bias")
-    for name in ("attention.output.LayerNorm", "output.LayerNorm"):
-        for part in ("weight", "bias"):
-            tensors[f"{prefix}.{name}.{part}"] = graph.tensor(f"{prefix}.{name}.{part}")
-    return tensors
-
-
-def _config(graph: _Graph, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def _config(graph: Int8Graph, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     words, hidden = tensors["bert.embeddings.word_embeddings.weight"].shape
     return {
         "architectures": ["BertForSequenceClassification"],
@@ -198,8 +114,8 @@ def _config(graph: _Graph, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         "vocab_size": words,
         "hidden_size": hidden,
         "hidden_act": "gelu",
-        "num_hidden_layers": graph.layers,
-        "num_attention_heads": graph.attributes["Attention_0_quant"]["num_heads"],
+        "num_hidden_layers": sum("query.weight" in name for name in tensors),
+        "num_attention_heads": graph.heads,
         "intermediate_size": len(tensors["bert.encoder.layer.0.intermediate.dense.bias"]),
         "max_position_embeddings": len(tensors["bert.embeddings.position_embeddings.weight"]),
         "type_vocab_size": len(tensors["bert.embeddings.token_type_embeddings.weight"]),

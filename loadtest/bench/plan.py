@@ -23,8 +23,8 @@ class Plan:
     """
 
     rounds: int = 3
-    window_s: float = 6.0
-    search_s: float = 1.5
+    window_s: float = 5.0
+    search_s: float = 1.0
     clients: int = 4
     overhead_requests: int = 300
     counts: tuple[int, ...] = (1, 10, 48, 100, 1000)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -93,24 +93,24 @@ class Run:
 
     Attributes:
         subject: What is measured.
-        names: The sections.
+        sections: What of it, by name.
         output: Folder of the report, its plots and the raw results.
         command: The command line, for the report.
         fresh: Measure again what a stopped run had measured.
     """
 
     subject: Subject
-    names: Sequence[str]
+    sections: Mapping[str, Section]
     output: Path
     command: str
-    fresh: bool
+    fresh: bool = False
 
     def finish(self, console: Console) -> Path:
-        """Measure what is missing, write the report and return its path."""
-        store = Store(self.subject.cache / "state", self._fingerprint())
-        if self.fresh:
-            store.clear()
-        found = read_results(self.output / RESULTS) | self._measure(store, console)
+        """Measure what is missing, write the report and return its path.
+
+        Sections of the report that are not measured now stay as they were.
+        """
+        found = read_results(self.output / RESULTS) | self.measured(console)
         results = {name: found[name] for name in SECTIONS if name in found}
         self.output.mkdir(parents=True, exist_ok=True)
         raw = {name: json.loads(part.model_dump_json()) for name, part in results.items()}
@@ -118,34 +118,40 @@ class Run:
         plots = draw(results, self.output)
         report = self.output / REPORT
         report.write_text(render(results, plots), encoding="utf-8")
-        store.clear()
+        self._store.clear()
         return report
 
-    def _measure(self, store: Store, console: Console) -> Results:
+    def measured(self, console: Console) -> Results:
+        """Return the sections, those from the disk that a stopped run had finished."""
+        if self.fresh:
+            self._store.clear()
         found: Results = {}
         columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn())
         with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
-            task = progress.add_task("", total=len(self.names))
-            for name in self.names:
+            task = progress.add_task("", total=len(self.sections))
+            for name, section in self.sections.items():
 
                 def say(text: str, name: str = name) -> None:
                     progress.update(task, description=f"[bold]{name}[/]: {text}")
                     if not console.is_terminal:
                         console.print(f"{name}: {text}", highlight=False)
 
-                section = SECTIONS[name]
-                if kept := store.find(name):
+                if kept := self._store.find(name):
                     found[name] = section.model.model_validate_json(kept)
-                    console.print(f"{name}: measured at {found[name].at}; --fresh measures again")
+                    say(f"measured at {found[name].at}; --fresh measures again")
                 else:
                     found[name] = self._measured(name, replace(self.subject, say=say))
-                    store.keep(name, found[name].model_dump_json())
+                    self._store.keep(name, found[name].model_dump_json())
                 progress.advance(task)
             progress.update(task, description="done")
         return found
 
+    @property
+    def _store(self) -> Store:
+        return Store(self.subject.cache / "state", self._fingerprint())
+
     def _measured(self, name: str, subject: Subject) -> Measured[Any]:
-        section = SECTIONS[name]
+        section = self.sections[name]
         host = this_host(subject.bundle)
         began = time.monotonic()
         return section.model(

@@ -20,6 +20,7 @@ PAIRS_A_CALL = 8
 
 REQUESTS_A_BATCH = 8
 WAIT_MS = 2
+TIMEOUT_MS = 120_000
 
 
 class Reranker(Worker):  # type: ignore[misc]
@@ -67,9 +68,14 @@ def main() -> None:
     given = options()
     os.environ |= {MODEL: str(given.model), THREADS: str(given.threads)}
     sys.argv = [sys.argv[0], "--address", "127.0.0.1", "--port", str(given.port)]
+    sys.argv += ["--timeout", str(TIMEOUT_MS)]
     server = Server()
     server.append_worker(
-        Reranker, num=1, max_batch_size=REQUESTS_A_BATCH, max_wait_time=WAIT_MS, timeout=120_000
+        Reranker,
+        num=1,
+        max_batch_size=REQUESTS_A_BATCH,
+        max_wait_time=WAIT_MS,
+        timeout=TIMEOUT_MS // 1000,
     )
     server.run()
 

@@ -27,7 +27,7 @@ from service.contract.types import RankingExample
 
 CANDIDATES = 48
 REQUESTS = 60
-COMPARED = 10
+COMPARED = 6
 """Requests whose rankings are compared, and which warm a server up."""
 
 Bodies = Sequence[bytes]
