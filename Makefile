@@ -9,7 +9,7 @@ PIP_INSTALL = bin/pip install --quiet --disable-pip-version-check --constraint c
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check lock image image-test clean
+.PHONY: help serve test check bench lock image image-test clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ check:  ## Run every check and test in the environment `make test` has made
 	.venv/bin/lint-imports
 	.venv/bin/python -m pytest
 
+bench: .venv-bench/.ready  ## Compare with bare ONNX Runtime and with peers; DATA=DIR for real text
+	.venv-bench/bin/python -m loadtest bench $(if $(DATA),--data $(DATA)) $(BENCH)
+
 lock: .venv-lock/.ready  ## Resolve pyproject.toml into constraints.txt anew
 	.venv-lock/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
 		--no-annotate --custom-compile-command "make lock" --quiet --output-file constraints.txt
@@ -38,8 +41,8 @@ image-test:  ## Build the image, run it read-only without a network, and rank in
 	deploy/image/test.sh $(IMAGE)
 
 clean:  ## Remove the environments, the caches and what was built
-	rm -rf .venv .venv-serve .venv-lock build *.egg-info .mypy_cache .pytest_cache .ruff_cache
-	rm -rf .hypothesis .import_linter_cache service/scorers/*.so
+	rm -rf .venv .venv-serve .venv-bench .venv-lock .bench build *.egg-info service/scorers/*.so
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 KERNEL := $(wildcard service/scorers/kernel/*)
@@ -50,13 +53,16 @@ KERNEL := $(wildcard service/scorers/kernel/*)
 	@.venv-serve/$(PIP_INSTALL) --editable '.[cpu]'
 	@touch $@
 
+.venv/.ready: EXTRAS = cpu,training,export,loadtest,dev
+.venv-bench/.ready: EXTRAS = cpu,export,loadtest
+
 # Torch goes in first and alone, so that nothing after it chooses another build.
-.venv/.ready: pyproject.toml constraints.txt $(KERNEL)
-	$(call make_venv,.venv)
-	@echo "Installing torch into .venv ..."
-	@.venv/$(PIP_INSTALL) --no-deps $$(.venv/bin/python .ci/torch_index.py) torch
-	@echo "Installing everything else into .venv ..."
-	@.venv/$(PIP_INSTALL) --editable '.[cpu,training,export,dev]'
+.venv/.ready .venv-bench/.ready: pyproject.toml constraints.txt $(KERNEL)
+	$(call make_venv,$(@D))
+	@echo "Installing torch into $(@D) ..."
+	@$(@D)/$(PIP_INSTALL) --no-deps $$($(@D)/bin/python .ci/torch_index.py) torch
+	@echo "Installing everything else into $(@D) ..."
+	@$(@D)/$(PIP_INSTALL) --editable '.[$(EXTRAS)]'
 	@touch $@
 
 .venv-lock/.ready: Makefile

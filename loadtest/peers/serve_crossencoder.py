@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from loadtest.peers.wrapper import options, serve
 
-BATCH = 16
+BATCH = 8
 
 
 def main() -> None:

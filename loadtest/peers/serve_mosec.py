@@ -64,9 +64,9 @@ class Reranker(Worker):  # type: ignore[misc]
 
 
 def main() -> None:
-    """Serve one worker that has all cores."""
+    """Serve workers that share the cores."""
     given = options()
-    os.environ |= {MODEL: str(given.model), THREADS: str(given.threads)}
+    os.environ |= {MODEL: str(given.model), THREADS: str(given.threads // given.workers)}
     sys.argv = [sys.argv[0], "--address", "127.0.0.1", "--port", str(given.port)]
     sys.argv += ["--timeout", str(TIMEOUT_MS)]
     server = Server()

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ Score = Callable[[str, Sequence[str]], Sequence[float]]
 
 
 def options() -> argparse.Namespace:
-    """Return what every peer is told: its model's folder, its port and its threads."""
+    """Return what every peer is told: its model's folder, its port and the cores it has."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--workers", type=int, default=1)
     return parser.parse_args()
 
 
@@ -34,7 +35,9 @@ def results_of(scores: Sequence[float]) -> dict[str, Any]:
 
 def serve(score: Score, port: int) -> None:
     """Answer `POST /rerank` with score until killed, a request at a time."""
-    lock = threading.Lock()
+    # One thread for the library: it takes all cores for one request, and each thread that calls
+    # torch would have threads of its own beside it.
+    alone = ThreadPoolExecutor(max_workers=1)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -45,9 +48,8 @@ def serve(score: Score, port: int) -> None:
 
         def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            with lock:  # the library takes all cores for one request
-                scores = score(asked["query"], asked["documents"])
-            self._answer(results_of(scores))
+            scores = alone.submit(score, asked["query"], asked["documents"])
+            self._answer(results_of(scores.result()))
 
         def _answer(self, value: dict[str, Any]) -> None:
             body = json.dumps(value).encode()
