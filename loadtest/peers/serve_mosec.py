@@ -72,7 +72,7 @@ def main() -> None:
     server = Server()
     server.append_worker(
         Reranker,
-        num=1,
+        num=given.workers,
         max_batch_size=REQUESTS_A_BATCH,
         max_wait_time=WAIT_MS,
         timeout=TIMEOUT_MS // 1000,
