@@ -15,7 +15,7 @@ from rich.console import Console
 
 from loadtest.bench.plan import FULL, QUICK
 from loadtest.bench.run import SECTIONS, Run
-from loadtest.bench.subject import SERVICES, BenchError, Subject
+from loadtest.bench.subject import BenchError, Subject, default_services
 from loadtest.client import ClientError
 from loadtest.judged import DataError, JudgedFolder
 from loadtest.peers.environments import PeerMissingError
@@ -46,7 +46,7 @@ examples:
   python -m loadtest bench --data DIR           real queries and passages instead
   python -m loadtest bench --only engine,cache  two sections; the report keeps the others
   python -m loadtest bench --quick              a minute: is everything in place?
-  python -m loadtest bench --service now= --service "fp32=--precision fp32"
+  python -m loadtest bench --service now= --service "portions=--launch-tokens 512"
                                                 two configurations of the service, by turns
 
 What is compared takes turns within one run, on the same requests, so that its ratio holds even
@@ -75,10 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, command: str) -> Run:
+    bundle = Bundle.open(options.bundle)
     subject = Subject(
-        bundle=Bundle.open(options.bundle),
+        bundle=bundle,
         plan=QUICK if options.quick else FULL,
-        services=dict(options.service or SERVICES.items()),
+        services=dict(options.service or default_services(bundle)),
         peers=options.peers,
         folder=JudgedFolder(options.data) if options.data else None,
         cache=options.cache,
@@ -140,7 +141,7 @@ def _add_options(bench: argparse.ArgumentParser) -> None:
         action="append",
         metavar="NAME=FLAGS",
         help="a configuration of the service, with flags of `python -m service serve`; may be "
-        "repeated to compare several",
+        "repeated; default: the default engine, and ONNX Runtime",
     )
     bench.add_argument("--quick", action="store_true", help="short measurements: a smoke test")
     bench.add_argument(

@@ -6,17 +6,22 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loadtest.int8_graph import GraphError, Int8Graph, Tensor
+import numpy as np
+
 from service.contract.bundle import TOKENIZER, Bundle
 from service.contract.checkpoint import CARD, Card
+from service.scorers.weights import Int8Weights
 
 EXPORT_TIMEOUT_S = 600
-TOKENIZER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
+TOKENIZER_FILES = (
+    *("config.json", "tokenizer.json"),
+    *("tokenizer_config.json", "special_tokens_map.json"),
+)
 SPECIALS = {
     "pad_token": "[PAD]",
     "unk_token": "[UNK]",
@@ -37,9 +42,9 @@ class Weights:
     Attributes:
         checkpoint: Hugging Face folder, fp32: the int8 weights times their scales.
         fp32: Folder with `model.onnx`, the checkpoint's fused graph, and its tokenizer.
-        int8: Folder with `model_quantized.onnx`, the bundle's own file, and its tokenizer.
+        int8: Folder with `model_quantized.onnx`, the bundle's own graph, and its tokenizer.
         plain_int8: The checkpoint's graph, quantised with ONNX Runtime's own defaults for
-            dynamic int8 per channel: no smoothing.
+            dynamic int8, one activation scale a tensor.
     """
 
     checkpoint: Path
@@ -56,70 +61,75 @@ def prepare_weights(bundle: Bundle, cache: Path) -> Weights:
         cache: Folder for what is made.
 
     Raises:
-        WeightsError: The bundle has no int8 model, its graph is none of ours, or export failed.
+        WeightsError: The bundle has no int8 model, or export failed.
     """
     root = cache / "weights" / bundle.short_version
     weights = Weights(root / "checkpoint", root / "fp32", root / "int8", root / "plain.int8.onnx")
     if (root / "done").exists():
         return weights
     shutil.rmtree(root, ignore_errors=True)
+    source = int8_weights(bundle)
     restore_checkpoint(bundle, weights.checkpoint)
     _export(weights.checkpoint, root / "bundle")
-    for folder, source, name in (
-        (weights.fp32, root / "bundle" / "model.onnx", "model.onnx"),
-        (weights.int8, bundle.model_path("int8"), "model_quantized.onnx"),
-    ):
+    for folder in (weights.fp32, weights.int8):
         folder.mkdir()
-        shutil.copyfile(source, folder / name)
-        for file in (*TOKENIZER_FILES, "special_tokens_map.json"):
+        for file in TOKENIZER_FILES:
             shutil.copyfile(weights.checkpoint / file, folder / file)
+    shutil.copyfile(root / "bundle" / "model.onnx", weights.fp32 / "model.onnx")
+    shutil.copyfile(bundle.model_path("int8"), weights.int8 / "model_quantized.onnx")
+    shutil.copyfile(source, weights.int8 / source.name)  # to which the graph refers
     _quantize_plainly(weights.fp32 / "model.onnx", weights.plain_int8)
     (root / "done").touch()
     return weights
 
 
-def restore_checkpoint(bundle: Bundle, folder: Path) -> None:
-    """Write a Hugging Face folder with the weights of the bundle's int8 model.
-
-    An int8 weight times its scale is a float; the factor by which an outlier channel was scaled
-    down before its weight goes back into the weight. The folder so computes in fp32 what the int8
-    model computes, but for the rounding of activations.
+def int8_weights(bundle: Bundle) -> Path:
+    """Return the file of the bundle's int8 weights.
 
     Raises:
-        WeightsError: The bundle has no int8 model, or its graph is none of ours.
+        WeightsError: There is none.
+    """
+    path = bundle.weights_path("int8") if "int8" in bundle.manifest.precisions else None
+    if path is None:
+        raise WeightsError(f"{bundle.root}: no int8 weights, which the peers would be given")
+    return path
+
+
+def restore_checkpoint(bundle: Bundle, folder: Path) -> None:
+    """Write a Hugging Face folder with the bundle's int8 weights times their scales.
+
+    It computes in fp32 what the int8 model computes, but for the rounding of activations.
+
+    Raises:
+        WeightsError: The bundle has no int8 model.
     """
     from safetensors.numpy import save_file
 
-    if "int8" not in bundle.manifest.precisions:
-        raise WeightsError(f"{bundle.root}: no int8 model, whose weights the peers are given")
-    graph = Int8Graph(bundle.model_path("int8"))
-    try:
-        tensors = graph.state()
-    except GraphError as error:
-        raise WeightsError(f"{bundle.root}: the int8 model is {error}") from None
+    weights = Int8Weights.read(int8_weights(bundle))
     folder.mkdir(parents=True)
+    tensors = {n: np.ascontiguousarray(values) for n, values in weights.dequantised().items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    _write_json(folder / "config.json", _config(graph, tensors))
+    _write_json(folder / "config.json", _config(weights))
     manifest = bundle.manifest
     card = Card(max_length=manifest.max_length, max_query_length=manifest.max_query_length)
     (folder / CARD).write_text(card.model_dump_json(), encoding="utf-8")
     _write_tokenizer(bundle, folder)
 
 
-def _config(graph: Int8Graph, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    words, hidden = tensors["bert.embeddings.word_embeddings.weight"].shape
+def _config(weights: Int8Weights) -> dict[str, Any]:
+    words, hidden = weights.words[0].shape
     return {
         "architectures": ["BertForSequenceClassification"],
         "model_type": "bert",
         "vocab_size": words,
         "hidden_size": hidden,
         "hidden_act": "gelu",
-        "num_hidden_layers": sum("query.weight" in name for name in tensors),
-        "num_attention_heads": graph.heads,
-        "intermediate_size": len(tensors["bert.encoder.layer.0.intermediate.dense.bias"]),
-        "max_position_embeddings": len(tensors["bert.embeddings.position_embeddings.weight"]),
-        "type_vocab_size": len(tensors["bert.embeddings.token_type_embeddings.weight"]),
-        "layer_norm_eps": 1e-12,
+        "num_hidden_layers": weights.layers,
+        "num_attention_heads": weights.heads,
+        "intermediate_size": weights.feed_forward,
+        "max_position_embeddings": len(weights["bert.embeddings.position_embeddings.weight"]),
+        "type_vocab_size": len(weights["bert.embeddings.token_type_embeddings.weight"]),
+        "layer_norm_eps": weights.norm_epsilon,
         "pad_token_id": 0,
         "id2label": {"0": "LABEL_0"},
         "label2id": {"LABEL_0": 0},

@@ -1,4 +1,4 @@
-"""A bare ONNX Runtime loop in a process of its own: the floor that a service is held against."""
+"""A bare scoring loop in a process of its own: the floor that a service is held against."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,12 @@ class BareLoop:
 
 @contextlib.contextmanager
 def bare_loop(model: Path, pairs: Sequence[TokenPair]) -> Iterator[BareLoop]:
-    """Start the loop on a model and pairs; end it with the block."""
+    """Start the loop on a model and pairs; end it with the block.
+
+    Args:
+        model: An ONNX file for ONNX Runtime, or the int8 weights for the native engine.
+        pairs: What to score, again and again.
+    """
     with tempfile.NamedTemporaryFile(suffix=".npz") as file:
         np.savez(
             file,
@@ -119,15 +125,16 @@ def bare_loop(model: Path, pairs: Sequence[TokenPair]) -> Iterator[BareLoop]:
             process.communicate()
 
 
-def batches(pairs: Sequence[TokenPair], size: int) -> list[Feeds]:
-    """Return padded calls of pairs of similar length, in a fixed random order."""
+def batches(pairs: Sequence[TokenPair], size: int) -> list[list[TokenPair]]:
+    """Return calls of pairs of similar length, in a fixed random order."""
     ranked = sorted(pairs, key=len)
-    calls = [_feeds(ranked[start : start + size]) for start in range(0, len(ranked), size)]
+    calls = [ranked[start : start + size] for start in range(0, len(ranked), size)]
     order = np.random.default_rng(0).permutation(len(calls))
     return [calls[place] for place in order.tolist()]
 
 
-def _feeds(pairs: Sequence[TokenPair]) -> Feeds:
+def padded(pairs: Sequence[TokenPair]) -> Feeds:
+    """Return an ONNX model's inputs for pairs, padded to the longest, each int64 [B, L]."""
     shape = (len(pairs), max(map(len, pairs)))
     feeds = {
         name: np.zeros(shape, dtype=np.int64)
@@ -140,7 +147,38 @@ def _feeds(pairs: Sequence[TokenPair]) -> Feeds:
     return feeds
 
 
-def _session(model: str, threads: int) -> Any:
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call of a model, all its inputs ready.
+
+    Attributes:
+        tokens: Real tokens.
+        padded: Tokens that it runs on.
+        score: Runs it and returns the scores.
+    """
+
+    tokens: int
+    padded: int
+    score: Callable[[], Any]
+
+
+def _calls(model: Path, pairs: Sequence[TokenPair], setting: Setting) -> list[_Call]:
+    groups = batches(pairs, setting.batch)
+    if model.suffix != ".onnx":
+        from service.scorers.native import NativeScorer
+
+        scorer = NativeScorer(model)
+        real = [sum(map(len, group)) for group in groups]
+        return [_Call(n, n, partial(scorer.score, g)) for n, g in zip(real, groups, strict=True)]
+    session = _session(model, setting.threads)
+    feeds = [padded(group) for group in groups]
+    return [
+        _Call(int(f["attention_mask"].sum()), f["input_ids"].size, partial(session.run, None, f))
+        for f in feeds
+    ]
+
+
+def _session(model: Path, threads: int) -> Any:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -149,11 +187,11 @@ def _session(model: str, threads: int) -> Any:
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def _run(session: Any, calls: Sequence[Feeds], setting: Setting, seconds: float) -> Run:
+def _run(calls: Sequence[_Call], workers: int, seconds: float) -> Run:
     for call in calls[:WARM_UP_CALLS]:
-        session.run(None, call)
+        call.score()
     numbers = iter(range(sys.maxsize))
-    done: list[Feeds] = []  # appended to from several threads, which is atomic
+    done: list[_Call] = []  # appended to from several threads, which is atomic
     began = time.perf_counter()
 
     def work() -> None:
@@ -161,38 +199,36 @@ def _run(session: Any, calls: Sequence[Feeds], setting: Setting, seconds: float)
             if time.perf_counter() - began > seconds:
                 return
             call = calls[number % len(calls)]
-            session.run(None, call)
+            call.score()
             done.append(call)
 
-    threads = [threading.Thread(target=work) for _ in range(setting.calls)]
+    threads = [threading.Thread(target=work) for _ in range(workers)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     wall = time.perf_counter() - began
-    tokens = sum(int(call["attention_mask"].sum()) for call in done)
-    return Run(tokens, sum(call["input_ids"].size for call in done), wall)
+    return Run(sum(call.tokens for call in done), sum(call.padded for call in done), wall)
 
 
 def main() -> None:
     """Answer one question a line: a setting to run, or all scores."""
-    model, source = sys.argv[1:]
+    model, source = map(Path, sys.argv[1:])
     stored = np.load(source, allow_pickle=False)
     ids = np.split(stored["ids"], np.cumsum(stored["sizes"])[:-1])
     pairs = [TokenPair(*pair) for pair in zip(ids, stored["firsts"].tolist(), strict=True)]
-    sessions: dict[int, Any] = {}
+    made: dict[Setting, list[_Call]] = {}
     for line in sys.stdin:
         question = json.loads(line)
         if "scores" in question:
             session = _session(model, 1)
-            answer: Any = [float(session.run(None, _feeds([p]))[0][0, 0]) for p in pairs]
+            answer: Any = [float(session.run(None, padded([p]))[0][0, 0]) for p in pairs]
         else:
             seconds = question.pop("seconds")
             setting = Setting(**question)
-            if setting.threads not in sessions:
-                sessions[setting.threads] = _session(model, setting.threads)
-            calls = batches(pairs, setting.batch)
-            answer = asdict(_run(sessions[setting.threads], calls, setting, seconds))
+            if setting not in made:
+                made[setting] = _calls(model, pairs, setting)
+            answer = asdict(_run(made[setting], setting.calls, seconds))
         print(json.dumps(answer), flush=True)
 
 

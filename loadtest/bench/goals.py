@@ -61,15 +61,17 @@ def verdicts(results: Mapping[str, Measured[Any]]) -> Iterator[Verdict]:
 
 
 def _engine(result: EngineResult) -> Iterator[Verdict]:
-    plain = [row for row in result.others if "plain" in row.name]
+    floors = {row.name: row for row in result.loops.values()}
     for row in result.services:
-        share = median_ratio(row.tokens_per_s, result.floor.tokens_per_s)
-        goal = "tokens/s through HTTP, caches cold, over the bare loop on the bundle's int8"
+        share = median_ratio(row.tokens_per_s, floors[row.floor].tokens_per_s)
+        goal = "tokens/s through HTTP, caches cold, over the bare loop on the same engine"
         yield Verdict(goal, row.name, share, BARE_SHARE)
-        for other in plain:
-            factor = median_ratio(row.tokens_per_s, other.tokens_per_s)
-            goal = "tokens/s through HTTP over a bare loop on plain dynamic int8"
-            yield Verdict(goal, row.name, factor, PLAIN_INT8_FACTOR)
+    for kind in ("native", "onnx"):
+        if kind in result.loops:
+            loop, plain = result.loops[kind], result.loops["plain"]
+            factor = median_ratio(loop.tokens_per_s, plain.tokens_per_s)
+            goal = "tokens/s of the bare engine over plain dynamic int8 in ONNX Runtime"
+            yield Verdict(goal, kind, factor, PLAIN_INT8_FACTOR)
 
 
 def _peers(result: PeersResult) -> Iterator[Verdict]:

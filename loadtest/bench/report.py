@@ -24,8 +24,8 @@ WRONG_INPUTS = 0.9
 PROSE: dict[str, tuple[str, str, Callable[[Any], str]]] = {
     "engine": (
         "Through HTTP at saturation",
-        "48 candidates a request, both caches off, against a bare ONNX Runtime loop over the same "
-        "token pairs, without HTTP, tokenising or a queue, at its best setting.",
+        "48 candidates a request, both caches off, against bare loops over the same token pairs, "
+        "without HTTP, tokenising or a queue, each at its best setting.",
         engine_table,
     ),
     "peers": (

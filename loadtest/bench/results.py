@@ -22,6 +22,7 @@ class EngineRow(Part):
     Attributes:
         name: Which.
         detail: Its settings.
+        floor: The bare loop that a service is held against; a loop's own name.
         tokens_per_s: Real tokens, without padding, one value a round.
         padding: Tokens run beside the real ones, as a share of them.
         client_cpu: The client's share of a core; None for a loop without a client.
@@ -29,27 +30,27 @@ class EngineRow(Part):
 
     name: str
     detail: str
+    floor: str
     tokens_per_s: tuple[float, ...]
     padding: float = 0.0
     client_cpu: float | None = None
 
 
 class EngineResult(Part):
-    """Services against the bare loop on the same token pairs.
+    """Services against bare loops on the same token pairs.
 
     Attributes:
         pair_tokens: Mean real tokens of a pair.
         services: The configurations of the service.
-        floor: The bare loop on the bundle's own model.
-        others: The bare loop on other models of the same weights.
-        searched: Tokens/s of the floor's settings that were tried, by setting.
+        loops: The bare loops by their kind: `native` and `onnx` (the bundle's int8), `plain`
+            (plain dynamic int8), `fp32`.
+        searched: Tokens/s in a short trial, by loop and setting.
     """
 
     pair_tokens: float
     services: tuple[EngineRow, ...]
-    floor: EngineRow
-    others: tuple[EngineRow, ...]
-    searched: dict[str, float]
+    loops: dict[str, EngineRow]
+    searched: dict[str, dict[str, float]]
 
 
 class PeerRow(Part):

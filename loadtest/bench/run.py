@@ -55,7 +55,7 @@ class Section:
 
 SECTIONS = {
     "engine": Section(
-        "tokens/s through HTTP at saturation against a bare ONNX Runtime loop",
+        "tokens/s through HTTP at saturation against bare loops on the same engines",
         "passage",
         engine.measure,
         Measured[EngineResult],

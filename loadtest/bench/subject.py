@@ -18,13 +18,9 @@ from loadtest.payloads import Generator
 from loadtest.server import Server, running
 from service.contract.bundle import Bundle
 from service.contract.types import RankingExample
+from service.scorers.scorer import EngineName, choose_engine
 
 ROOT = Path(__file__).parents[2]
-
-SERVICES: dict[str, tuple[str, ...]] = {
-    "service": (),
-}
-"""Configurations of the service to compare, by name: flags of `python -m service serve`."""
 
 NO_CACHES = ("--token-cache-mb", "0", "--score-cache-mb", "0")
 
@@ -61,6 +57,14 @@ class Subject:
         command += ["--bundle", str(self.bundle.root.resolve()), "--log-level", "error"]
         return running([*command, *self.services[name], *flags], ready="/readyz", cwd=ROOT)
 
+    def engine(self, name: str) -> EngineName:
+        """Return what runs the model in a configuration of the service."""
+        flags = self.services[name]
+        wanted = flags[flags.index("--engine") + 1] if "--engine" in flags else None
+        if wanted is None:
+            return choose_engine(self.bundle, "int8")[0]
+        return "native" if wanted == "native" else "onnx"
+
     def requests(self, kind: Kind, *, candidates: int, count: int) -> list[RankingExample]:
         """Return at most count distinct requests, real ones where the data folder has any."""
         if self.folder is not None and kind in self.folder.kinds:
@@ -85,6 +89,15 @@ class Subject:
         return [sum(map(len, encoder.encode(r.query, r.candidates))) for r in requests]
 
 
+def default_services(bundle: Bundle) -> dict[str, tuple[str, ...]]:
+    """Return the configurations of the service to compare: the default, and ONNX Runtime's.
+
+    A configuration is named and has flags of `python -m service serve`.
+    """
+    engine, _ = choose_engine(bundle, "int8")
+    return {engine: (), "onnx": ("--engine", "onnx")}
+
+
 def cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0))
@@ -94,7 +107,7 @@ def require_success(load: Load, what: str) -> Load:
     """Return the load.
 
     Raises:
-        BenchError: A request failed, so that the rest says nothing about the service.
+        BenchError: A request failed or was answered in part, so that the rest says nothing.
     """
     if load.failures:
         first = load.failures[0]
@@ -102,4 +115,6 @@ def require_success(load: Load, what: str) -> Load:
             f"{what}: {len(load.failures)} of {len(load.answers)} requests failed, the first with "
             f"status {first.status}: {first.text[:300]}"
         )
+    if partial := sum(bool(answer.value.get("degraded")) for answer in load.ok):
+        raise BenchError(f"{what}: {partial} of {len(load.answers)} answers were degraded")
     return load

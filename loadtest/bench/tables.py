@@ -28,25 +28,31 @@ def table(headings: Cells, rows: Iterable[Cells]) -> str:
 
 
 def engine_table(result: EngineResult) -> str:
-    """Return the tokens/s of services and bare loops, and their share of the floor."""
-    headings = ("what", "tokens/s", "of the floor", "padding", "client's CPU", "setting")
-    rows = [*result.services, result.floor, *result.others]
-    text = table(headings, (_engine_cells(row, result.floor) for row in rows))
-    tried = ", ".join(f"{name}: {rate:,.0f}" for name, rate in result.searched.items())
+    """Return the tokens/s of services and bare loops, and the services' share of their floor."""
+    headings = ("what", "tokens/s", "of its bare loop", "of plain int8", "padding", "client's CPU")
+    floors = {row.name: row for row in result.loops.values()}
+    plain = result.loops["plain"]
+    rows = [*result.services, *result.loops.values()]
+    text = table(headings, (_engine_cells(row, floors[row.floor], plain) for row in rows))
+    details = "\n".join(f"- {row.name}: {row.detail}." for row in rows)
+    tried = "\n".join(
+        f"- {name}: " + "; ".join(f"{setting} {rate:,.0f}" for setting, rate in found.items())
+        for name, found in result.searched.items()
+    )
     return (
-        f"{text}\n\n{result.pair_tokens:.0f} tokens a pair. Real tokens count, padding does not. "
-        f"The floor is the best of these settings (tokens/s in a short trial): {tried}."
+        f"{text}\n\n{result.pair_tokens:.0f} tokens a pair; real tokens count, padding does not. "
+        f"Settings:\n\n{details}\n\nWhat the loops tried first, tokens/s:\n\n{tried}"
     )
 
 
-def _engine_cells(row: EngineRow, floor: EngineRow) -> Cells:
+def _engine_cells(row: EngineRow, floor: EngineRow, plain: EngineRow) -> Cells:
     return (
         row.name,
         f"{median(row.tokens_per_s):,.0f}",
-        f"{median_ratio(row.tokens_per_s, floor.tokens_per_s):.2f}",
+        "" if row is floor else f"{median_ratio(row.tokens_per_s, floor.tokens_per_s):.2f}",
+        f"{median_ratio(row.tokens_per_s, plain.tokens_per_s):.2f}",
         f"{100 * row.padding:.0f} %",
-        "" if row.client_cpu is None else f"{100 * row.client_cpu:.0f} %",
-        row.detail,
+        "" if row.client_cpu is None else f"{100 * row.client_cpu:.1f} %",
     )
 
 

@@ -112,7 +112,7 @@ PEERS = (
         flags=(*INFINITY, "--engine", "optimum", "--model-id", ".", "--batch-size", "8"),
         path="/rerank",
         ready="/health",
-        settings="the bundle's int8 file, batches of 8",
+        settings="the bundle's int8 graph, batches of 8",
     ),
     Peer(
         name="FlashRank, fp32",
@@ -136,7 +136,7 @@ PEERS = (
         flags=_WRAPPED,
         path="/rerank",
         ready="/",
-        settings="the bundle's int8 file, behind a minimal HTTP server of ours",
+        settings="the bundle's int8 graph, behind a minimal HTTP server of ours",
     ),
     Peer(
         name="mosec and ONNX Runtime, int8, one worker",
@@ -148,7 +148,7 @@ PEERS = (
         flags=(*_WRAPPED, "--workers", "1"),
         path="/inference",
         ready="/",
-        settings=f"the bundle's int8 file; {_MOSEC}, all cores on a call",
+        settings=f"the bundle's int8 graph; {_MOSEC}, all cores on a call",
     ),
     Peer(
         name="mosec and ONNX Runtime, int8, a worker a core",
@@ -160,7 +160,7 @@ PEERS = (
         flags=(*_WRAPPED, "--workers", "{threads}"),
         path="/inference",
         ready="/",
-        settings=f"the bundle's int8 file; {_MOSEC}, one core on a call",
+        settings=f"the bundle's int8 graph; {_MOSEC}, one core on a call",
     ),
 )
 

@@ -31,8 +31,8 @@ def test_restored_weights_are_the_checkpoints_but_for_the_rounding(
     found = AutoModelForSequenceClassification.from_pretrained(restored).state_dict()
     assert found.keys() == original.keys()
     for name, weight in original.items():
-        # 8 bits over the range of a tensor, or of one of its channels scaled up by the smoothing.
-        assert (found[name] - weight).abs().max() <= weight.abs().max() / 60, name
+        # Half a step of 127, of the largest in its row.
+        assert (found[name] - weight).abs().max() <= weight.abs().max() / 253, name
 
 
 def test_shipped_weights_score_as_the_checkpoint_they_were_quantised_from(tmp_path: Path) -> None:
@@ -54,5 +54,5 @@ def test_shipped_weights_score_as_the_checkpoint_they_were_quantised_from(tmp_pa
 
 def test_bundle_without_int8_is_refused(tmp_path: Path) -> None:
     bundle = Bundle.open(tiny_bundle(tmp_path / "fp32", precisions=("fp32",)))
-    with pytest.raises(WeightsError, match="no int8 model"):
+    with pytest.raises(WeightsError, match="no int8 weights"):
         restore_checkpoint(bundle, tmp_path / "restored")
