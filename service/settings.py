@@ -106,6 +106,20 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         default=1_000_000, ge=1, description="Largest request body; a larger one gets 413."
     )
+    max_requests: int = Field(
+        default=400,
+        ge=1,
+        le=100_000,
+        description="Most requests to rank in progress, uploads included; more get 429. Twice as "
+        "many connections are kept open.",
+    )
+    max_bodies_mb: int = Field(
+        default=64,
+        ge=1,
+        le=1_000_000,
+        description="Most megabytes of bodies of requests in progress; beyond it requests get 429. "
+        "Read and parsed, a body takes a few times its size.",
+    )
     max_query_chars: int = Field(
         default=4_096,
         ge=1,

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError, to_json
 
 from service.api.body import read_body, while_connected
 from service.api.faults import echo, faults_of
+from service.api.intake import Intake
 from service.api.openapi import problem_responses, request_body
 from service.api.record import record_of
 from service.contract.types import Candidate
@@ -22,6 +23,7 @@ from service.telemetry import Telemetry
 
 MAX_CANDIDATES = 1000
 MAX_DEADLINE_MS = 3_600_000
+MB = 1_000_000
 
 
 class _Request(BaseModel):
@@ -177,6 +179,7 @@ def rank_router(
 ) -> APIRouter:
     """Return the router of `POST /rank`."""
     router = APIRouter(tags=["ranking"], route_class=_RawRoute)
+    intake = Intake(max_requests=settings.max_requests, max_bytes=settings.max_bodies_mb * MB)
     served = model.model_dump()
 
     @router.post(
@@ -188,21 +191,24 @@ def rank_router(
     )
     async def rank(request: Request) -> Response:
         record = record_of(request)
-        body = await read_body(
-            request,
-            max_bytes=settings.max_body_bytes,
-            timeout_s=settings.default_deadline_ms / 1000,
-        )
-        asked = parse(body, max_query_chars=settings.max_query_chars)
-        record.candidates = len(asked.candidates)
-        work = ranker.rank(
-            asked.query,
-            [candidate.candidate() for candidate in asked.candidates],
-            arrived=record.began,
-            allowed_s=(asked.deadline_ms or settings.default_deadline_ms) / 1000,
-            top_k=asked.top_k,
-        )
-        ranking = await while_connected(request, work)
+        with intake.request() as held:
+            body = await read_body(
+                request,
+                held,
+                max_bytes=settings.max_body_bytes,
+                timeout_s=settings.default_deadline_ms / 1000,
+            )
+            asked = parse(body, max_query_chars=settings.max_query_chars)
+            del body  # the longer part of a request's life is the queue
+            record.candidates = len(asked.candidates)
+            work = ranker.rank(
+                asked.query,
+                [candidate.candidate() for candidate in asked.candidates],
+                arrived=record.began,
+                allowed_s=(asked.deadline_ms or settings.default_deadline_ms) / 1000,
+                top_k=asked.top_k,
+            )
+            ranking = await while_connected(request, work)
         record.tokens = ranking.real_tokens
         record.stages_s = ranking.stages_s
         total_s = record.elapsed_s
@@ -229,7 +235,7 @@ def rank_router(
     return router
 
 
-def parse(body: bytes, *, max_query_chars: int) -> RankRequest:
+def parse(body: bytes | bytearray, *, max_query_chars: int) -> RankRequest:
     """Return the request in body.
 
     Raises:
