@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service.api.native import RankResponse
+from service.api.schema import RankResponse
 from service.contract.bundle import Bundle
 from service.contract.types import Candidate
 from service.scorers.onnx import OnnxScorer
