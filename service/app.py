@@ -22,7 +22,7 @@ from service.ranking.admission import Admission
 from service.ranking.batcher import Batcher
 from service.ranking.caches import DocumentTokenCache, ScoreCache
 from service.ranking.golden import GoldenError, check_golden, probe, rehearse
-from service.ranking.health import Recovery, WatchedEngine
+from service.ranking.health import HANG_S, Recovery, WatchedEngine
 from service.ranking.lane import Lane, LocalLane
 from service.ranking.pace import Pace
 from service.ranking.ranker import Ranker
@@ -51,6 +51,7 @@ def create_app(
     engine_name: EngineName = "onnx",
     concurrency: int = 1,
     readiness: Readiness | None = None,
+    hang_s: float = HANG_S,
 ) -> FastAPI:
     """Return the application that serves a bundle.
 
@@ -62,6 +63,7 @@ def create_app(
         engine_name: What the metrics call the engine.
         concurrency: Calls that the engine runs side by side.
         readiness: Shared with the server, which turns it red when asked to stop.
+        hang_s: How long a call of the engine may take.
     """
     manifest = bundle.manifest
     readiness = readiness or Readiness()
@@ -74,7 +76,7 @@ def create_app(
     )
     model = ServedModel(name=manifest.name, version=bundle.short_version, variant=VARIANT)
     recovery = Recovery(readiness)
-    watched = WatchedEngine(engine, on_fault=recovery.suspect)
+    watched = WatchedEngine(engine, on_fault=recovery.suspect, hang_s=hang_s)
     pace = Pace(concurrency=concurrency)
     admission = Admission(pace, max_backlog_tokens=settings.max_backlog_tokens)
     batcher = Batcher(
