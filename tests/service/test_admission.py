@@ -16,7 +16,7 @@ from service.ranking.errors import (
     OverloadedError,
     RankError,
 )
-from service.ranking.pace import Pace
+from service.ranking.pace import WINDOW, Pace
 
 TOKENS_PER_S = 1000
 
@@ -281,7 +281,7 @@ def test_speed_follows_the_launches_of_all_cores() -> None:
     assert pace.tokens_per_s == pace.best_tokens_per_s == math.inf
     pace.observe(1000, 1.0)
     assert pace.tokens_per_s == 2000
-    for _ in range(200):
+    for _ in range(WINDOW):
         pace.observe(100, 1.0)
     assert pace.tokens_per_s == pytest.approx(200, rel=0.01)
     assert pace.best_tokens_per_s == 2000

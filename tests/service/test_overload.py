@@ -13,6 +13,7 @@ from service.contract.bundle import Bundle
 from service.contract.encoding import TokenPair
 from service.contract.types import Scores
 from service.engines.onnx import OnnxEngine
+from service.ranking.pace import WINDOW
 from service.scorers.onnx import OnnxScorer
 from tests.service.asking import CAT, assert_problem, request
 from tests.service.conftest import Client
@@ -49,8 +50,8 @@ def texts(count: int, *, words: int = 20, mark: str = "") -> list[dict[str, str]
 async def slow_down(engine: SlowEngine, client: httpx.AsyncClient) -> None:
     """Slow the engine, and let the service learn it."""
     engine.slow = True
-    for n in range(8):
-        await client.post("/rank", json=request(candidates=texts(4, mark=f"warm {n}")))
+    for n in range(WINDOW):
+        await client.post("/rank", json=request(query=f"cat {n}"))
 
 
 async def fill(client: httpx.AsyncClient, **fields: Any) -> asyncio.Task[httpx.Response]:
