@@ -73,7 +73,7 @@ def _body(rng: Rng, number: int, max_candidates: int, *, hurried: bool) -> bytes
         {"id": f"{number}-{n}", "title": f"{number} {n}", "summary": _text(rng, _up_to(rng, words))}
         for n in range(count)
     ]
-    fields = {"query": _text(rng, _up_to(rng, 40)), "candidates": candidates}
+    fields: dict[str, object] = {"query": _text(rng, _up_to(rng, 40)), "candidates": candidates}
     if hurried:
         fields["deadline_ms"] = float(rng.uniform(1, 200))
     return json.dumps(fields).encode()

@@ -50,8 +50,8 @@ def trend(x: ArrayLike, y: ArrayLike) -> Trend:
     i, j = np.triu_indices(n, k=1)
     slopes = np.sort((ys[j] - ys[i]) / (xs[j] - xs[i]))  # [n (n - 1) / 2]
     margin = Z95 * math.sqrt(n * (n - 1) * (2 * n + 5) / 18)
-    low = max(0, math.floor((len(slopes) - margin) / 2))
-    high = min(len(slopes) - 1, math.ceil((len(slopes) + margin) / 2))
+    low = max(0, round((len(slopes) - margin) / 2) - 1)
+    high = min(len(slopes) - 1, round((len(slopes) + margin) / 2))
     return Trend(float(np.median(slopes)), float(slopes[low]), float(slopes[high]))
 
 
