@@ -30,6 +30,9 @@ DOUBT = 2.0
 Requests refused as infeasible teach nothing, so an estimate that errs must err towards trying.
 """
 
+MARGIN = 0.85
+"""Of the time left, what an accepted request may be predicted to take; the speed may drop."""
+
 LOW_SHARE = 0.5
 """Of the backlog's bound, what low priority may fill; the rest is kept for normal requests."""
 
@@ -191,7 +194,8 @@ class Admission:
         """Return what fits for a ticket among the others, itself not counted."""
         now = monotonic()
         held = ahead = until = 0.0
-        slack, wait_s = self._tokens_in(ticket.deadline - now - FIXED_S), 0.0
+        slack = self._tokens_in(MARGIN * (ticket.deadline - now) - FIXED_S)
+        wait_s = 0.0
         alone = not ticket.partial
         for other in self._tickets:
             if other is ticket:

@@ -49,10 +49,10 @@ class Batcher:
     (one pair at least) and a fair share of what waits: no timer, and a request waits for a launch
     and for earlier deadlines, never for a long request with a later one. Low priority is launched
     only where nothing normal waits, in small launches of its own. Pairs of requests that were
-    abandoned, have expired or are certain to expire are dropped before they cost. Every waiter
-    gets an answer: its scores, what was scored by its deadline, or the failure of its launch. A
-    launch of several requests that failed is repeated request by request, so that only those at
-    fault fail.
+    abandoned, have expired, or would at the latest speed, are dropped before they cost. Every
+    waiter gets an answer: its scores, what was scored by its deadline, or the failure of its
+    launch. A launch of several requests that failed is repeated request by request, so that only
+    those at fault fail.
     """
 
     def __init__(
@@ -196,7 +196,10 @@ class Batcher:
         """Return the first request that can still be answered; others are settled unscored."""
         while self._queue:
             waiting = self._queue[0]
-            if not waiting.done.done() and not waiting.is_hopeless(now, self._pace):
+            # One that waits alone is tried: a speed that was wrong must be measured again.
+            expired = now >= waiting.ticket.deadline
+            hopeless = len(self._queue) > 1 and waiting.is_hopeless(now, self._pace)
+            if not (waiting.done.done() or expired or hopeless):
                 return waiting
             self._dequeue(waiting)
             waiting.settle()

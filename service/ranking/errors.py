@@ -139,5 +139,5 @@ class DeadlineExpiredError(RankError):
 
     def __init__(self) -> None:
         super().__init__(
-            "the deadline passed, or was certain to pass, before every candidate was scored"
+            "the deadline passed, or was sure to pass, before every candidate was scored"
         )

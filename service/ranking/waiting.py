@@ -59,11 +59,9 @@ class Waiting:
             self._infer_s += now - self._launched_at
 
     def is_hopeless(self, now: float, pace: Pace) -> bool:
-        """Tell whether the deadline passed, or is certain to pass before all is scored."""
-        left_s = self.ticket.deadline - now
-        if self.ticket.partial or left_s <= 0:
-            return left_s <= 0
-        return self.waiting_tokens / pace.best_tokens_per_s > left_s
+        """Tell whether the deadline will pass, at the latest speed, before all is scored."""
+        needed_s = self.waiting_tokens / pace.tokens_per_s
+        return needed_s > self.ticket.deadline - now and not self.ticket.partial
 
     def settle(self, error: RankError | None = None) -> None:
         """Let whoever waits go on, with what was scored or with an error; safe to repeat."""
