@@ -19,7 +19,7 @@ import service
 from service.contract.bundle import Bundle
 from service.contract.encoding import TokenPair
 from service.contract.types import Scores
-from service.engines.onnx import OnnxEngine
+from service.engines.local import LocalEngine
 from service.scorers.onnx import OnnxScorer
 from tests.service.asking import assert_problem, request
 from tests.service.conftest import listening
@@ -41,7 +41,7 @@ class MoodyEngine:
         self.open = asyncio.Event()
         self.open.set()
         self.launched = 0
-        self._engine = OnnxEngine(OnnxScorer(bundle.model_path("int8"), threads=1))
+        self._engine = LocalEngine(OnnxScorer(bundle.model_path("int8"), threads=1))
 
     async def score(self, pairs: Sequence[TokenPair], deadline: float) -> Scores:
         self.launched += len(pairs)
@@ -80,12 +80,17 @@ async def test_a_failure_is_a_fixed_500_of_the_request_at_fault_and_of_no_other(
 ) -> None:
     async with listening(build_app(engine, launch_tokens=5_000)) as client:
         engine.mood = mood
-        engine.open.clear()  # so that the others wait and share a launch
+        engine.open.clear()  # so that all but the first wait, and share a launch
+        before = engine.launched
         asked = [request(query=f"cat {n}") for n in range(5)]
         asked.insert(3, request(candidates=[BAD]))
-        tasks = [asyncio.create_task(client.post("/rank", json=body)) for body in asked]
-        with anyio.fail_after(10):
-            while (await samples(client))["disranker_queue_requests", ""] < 4:
+        tasks = []
+        with anyio.fail_after(20):
+            for body in asked:
+                tasks.append(asyncio.create_task(client.post("/rank", json=body)))
+                while engine.launched == before:
+                    await asyncio.sleep(0.001)
+            while (await samples(client))["disranker_queue_requests", ""] < 5:
                 await asyncio.sleep(0.01)
         engine.open.set()
         answers = await asyncio.gather(*tasks)

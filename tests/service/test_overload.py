@@ -12,7 +12,7 @@ import pytest
 from service.contract.bundle import Bundle
 from service.contract.encoding import TokenPair
 from service.contract.types import Scores
-from service.engines.onnx import OnnxEngine
+from service.engines.local import LocalEngine
 from service.ranking.pace import WINDOW
 from service.scorers.onnx import OnnxScorer
 from tests.service.asking import CAT, assert_problem, request
@@ -29,7 +29,7 @@ class SlowEngine:
 
     def __init__(self, bundle: Bundle) -> None:
         self.slow = False
-        self._engine = OnnxEngine(OnnxScorer(bundle.model_path("int8"), threads=1))
+        self._engine = LocalEngine(OnnxScorer(bundle.model_path("int8"), threads=1))
 
     async def score(self, pairs: Sequence[TokenPair], deadline: float) -> Scores:
         scores = await self._engine.score(pairs, deadline)
