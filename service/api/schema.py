@@ -58,7 +58,14 @@ class RankRequest(_Request):
                         {"id": "b", "text": "Honeymoon destinations in Europe."},
                     ],
                     "top_k": 1,
-                }
+                },
+                {
+                    "query": "how do bees make honey",
+                    "candidates": [{"text": "Bees turn nectar into honey."}],
+                    "deadline_ms": 200,
+                    "priority": "low",
+                    "on_deadline": "partial",
+                },
             ]
         }
     )

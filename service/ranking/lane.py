@@ -143,4 +143,4 @@ class LocalLane:
 
 def _nothing(n: int, tokenise_s: float) -> Scores:
     values, scored = np.zeros(n, dtype=np.float32), np.zeros(n, dtype=np.bool_)
-    return Scores(values, scored, stages_s={"tokenise": tokenise_s})
+    return Scores(values, scored, stages_s={"tokenise": tokenise_s, "queue": 0.0, "infer": 0.0})

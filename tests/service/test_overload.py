@@ -9,6 +9,7 @@ import anyio
 import httpx
 import pytest
 
+from service.api.schema import RankResponse
 from service.contract.bundle import Bundle
 from service.contract.encoding import TokenPair
 from service.contract.types import Scores
@@ -125,6 +126,7 @@ async def test_partial_returns_what_was_scored_and_the_rest_in_the_requests_orde
         partial = {**body, "query": "dog", "on_deadline": "partial"}
         response = await client.post("/rank", json=partial)
         assert response.status_code == 200, response.text
+        assert RankResponse.model_validate_json(response.content).model_dump_json() == response.text
         answer = response.json()
         scored, n = answer["scored"], 60
         assert 0 < scored < n
