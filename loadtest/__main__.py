@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _stop)  # so that servers are ended then too
     console = Console(stderr=True)
     try:
-        report = _run(options, shlex.join(["python", "-m", "loadtest", *given])).finish(console)
+        report = _run(options, _shown(given)).finish(console)
     except ERRORS as error:
         print(f"loadtest: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_RUN
@@ -72,6 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return STOPPED
     print(report)
     return 0
+
+
+def _shown(given: Sequence[str]) -> str:
+    """Return the command line for the report, without the paths of this machine."""
+    shown = ("DIR" if Path(argument).is_absolute() else argument for argument in given)
+    return shlex.join(["python", "-m", "loadtest", *shown])
 
 
 def _run(options: argparse.Namespace, command: str) -> Run:

@@ -5,22 +5,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from loadtest.bench.results import CostResult, Measured, PeerRow, PeersResult
+from loadtest.figure import Figure
 from loadtest.statistics import median, percentile
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 COLOURS = {
     "ours": ("#c8102e", "#f0868f"),
     "onnx": ("#1f6f8b", "#2a9d8f", "#e9a23b", "#6a4c93", "#3a86ff", "#8d6e63"),
     "torch": ("#555555", "#aaaaaa"),
 }
-DPI = 120
 
 
 def draw(results: Mapping[str, Measured[Any]], folder: Path) -> dict[str, list[str]]:
@@ -39,7 +36,7 @@ def draw(results: Mapping[str, Measured[Any]], folder: Path) -> dict[str, list[s
 
 def _latency(rows: list[PeerRow], path: Path) -> None:
     colours = _colours(rows)
-    with _Figure(path, (10, 4.5)) as (axes,):
+    with Figure(path, (10, 4.5)) as (axes,):
         for row in rows:
             ranked = np.sort(row.latencies_ms)
             shares = np.arange(1, len(ranked) + 1) / len(ranked)
@@ -61,7 +58,7 @@ def _throughput(result: PeersResult, path: Path) -> None:
     rates = [median(row.requests_per_s) for row in rows]
     below = [rate - min(row.requests_per_s) for rate, row in zip(rates, rows, strict=True)]
     above = [max(row.requests_per_s) - rate for rate, row in zip(rates, rows, strict=True)]
-    with _Figure(path, (9, 0.8 + 0.4 * len(rows))) as (axes,):
+    with Figure(path, (9, 0.8 + 0.4 * len(rows))) as (axes,):
         bars = axes.barh(
             [row.name for row in rows],
             rates,
@@ -85,7 +82,7 @@ def _colours(rows: Iterable[PeerRow]) -> dict[str, str]:
 
 def _cost(result: CostResult, path: Path) -> None:
     names = dict.fromkeys(row.name for row in result.rows)
-    with _Figure(path, (9, 4), columns=2) as (by_count, by_length):
+    with Figure(path, (9, 4), columns=2) as (by_count, by_length):
         for colour, name in zip(itertools.cycle(COLOURS["ours"]), names, strict=False):
             rows = [row for row in result.rows if row.name == name]
             for axes, real in ((by_count, True), (by_length, False)):
@@ -98,26 +95,3 @@ def _cost(result: CostResult, path: Path) -> None:
         by_count.yaxis.set_major_formatter("{x:g}")
         by_length.set(xlabel="tokens a document, 48 candidates", ylim=(0, None))
         by_count.legend(fontsize=8)
-
-
-class _Figure:
-    """A figure that is written and closed at the end of its block, without a display."""
-
-    def __init__(self, path: Path, inches: tuple[float, float], columns: int = 1) -> None:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        self._path = path
-        self._figure = Figure(figsize=inches, layout="constrained")
-        FigureCanvasAgg(self._figure)
-        self._axes = self._figure.subplots(1, columns, squeeze=False)[0]
-
-    def __enter__(self) -> list[Axes]:
-        for axes in self._axes:
-            axes.grid(visible=True, alpha=0.3)
-            axes.set_axisbelow(True)
-        return list(self._axes)
-
-    def __exit__(self, *_: object) -> None:
-        # Without its own version in the file, equal figures are equal bytes.
-        self._figure.savefig(self._path, dpi=DPI, metadata={"Software": None})
