@@ -1,4 +1,4 @@
-"""The command line of the load tests: bench."""
+"""The command line of the load tests: bench, overload."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from loadtest.bench.run import SECTIONS, Run
 from loadtest.bench.subject import BenchError, Subject, default_services
 from loadtest.client import ClientError
 from loadtest.judged import DataError, JudgedFolder
+from loadtest.overload.command import add_overload
 from loadtest.peers.environments import PeerMissingError
 from loadtest.peers.peer import PEERS
 from loadtest.server import ServerError
@@ -63,18 +64,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _stop)  # so that servers are ended then too
     console = Console(stderr=True)
     try:
-        report = _run(options, shlex.join(["python", "-m", "loadtest", *given])).finish(console)
+        code: int = options.run(options, shlex.join(["python", "-m", "loadtest", *given]), console)
     except ERRORS as error:
         print(f"loadtest: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_RUN
     except KeyboardInterrupt:
-        print("stopped; the same command goes on after the finished sections", file=sys.stderr)
+        print("stopped; `bench` goes on after its finished sections", file=sys.stderr)
         return STOPPED
-    print(report)
-    return 0
+    return code
 
 
-def _run(options: argparse.Namespace, command: str) -> Run:
+def _bench(options: argparse.Namespace, command: str, console: Console) -> int:
     bundle = Bundle.open(options.bundle)
     subject = Subject(
         bundle=bundle,
@@ -88,14 +88,16 @@ def _run(options: argparse.Namespace, command: str) -> Run:
     default = options.cache / "quick" if options.quick else Path("docs/benchmarks")
     only = options.only or tuple(SECTIONS)
     sections = {name: section for name, section in SECTIONS.items() if name in only}
-    return Run(subject, sections, options.output or default, command, options.fresh)
+    run = Run(subject, sections, options.output or default, command, options.fresh)
+    print(run.finish(console))
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m loadtest", description="Measure a running service."
     )
-    commands = parser.add_subparsers(required=True, metavar="bench")
+    commands = parser.add_subparsers(required=True, metavar="command")
     sections = "\n".join(f"  {name:<11}{section.about}" for name, section in SECTIONS.items())
     bench = commands.add_parser(
         "bench",
@@ -106,6 +108,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_options(bench)
+    bench.set_defaults(run=_bench)
+    add_overload(commands)
     return parser
 
 

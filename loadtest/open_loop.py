@@ -88,8 +88,9 @@ class OpenLoad:
 
     @property
     def lag_p99_s(self) -> float:
-        """How late the client was: the 99th percentile from due to sent."""
-        return percentile([a.sent_s - a.due_s for a in self.arrivals if a.outcome != "unsent"], 99)
+        """How late the client was: the 99th percentile from due to sent; 0 if it sent nothing."""
+        lags = [a.sent_s - a.due_s for a in self.arrivals if a.outcome != "unsent"]
+        return percentile(lags or [0.0], 99)
 
     @property
     def behind(self) -> bool:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from loadtest.bench.results import CostResult, Measured, PeerRow, PeersResult
+from loadtest.figure import Figure
 from loadtest.statistics import median, percentile
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 COLOURS = {"ours": "#c8102e", "onnx": "#1f6f8b", "torch": "#7a7a7a"}
 STYLES = ("-", "--", ":", "-.")
-DPI = 120
 
 
 def draw(results: Mapping[str, Measured[Any]], folder: Path) -> dict[str, list[str]]:
@@ -34,7 +31,7 @@ def draw(results: Mapping[str, Measured[Any]], folder: Path) -> dict[str, list[s
 
 
 def _latency(rows: list[PeerRow], path: Path) -> None:
-    with _Figure(path, (8, 4.5)) as (axes,):
+    with Figure(path, (8, 4.5)) as (axes,):
         seen: dict[str, int] = {}
         for row in rows:
             place = seen[row.engine] = seen.get(row.engine, -1) + 1
@@ -56,7 +53,7 @@ def _throughput(result: PeersResult, path: Path) -> None:
     rows = sorted(
         (r for r in result.rows if r.requests_per_s), key=lambda r: median(r.requests_per_s)
     )
-    with _Figure(path, (8, 0.6 + 0.45 * len(rows))) as (axes,):
+    with Figure(path, (8, 0.6 + 0.45 * len(rows))) as (axes,):
         rates = [median(row.requests_per_s) for row in rows]
         spreads = [
             [rate - min(row.requests_per_s) for rate, row in zip(rates, rows, strict=True)],
@@ -69,7 +66,7 @@ def _throughput(result: PeersResult, path: Path) -> None:
 
 
 def _cost(result: CostResult, path: Path) -> None:
-    with _Figure(path, (9, 4), columns=2) as (by_count, by_length):
+    with Figure(path, (9, 4), columns=2) as (by_count, by_length):
         for style, name in zip(
             STYLES, dict.fromkeys(row.name for row in result.rows), strict=False
         ):
@@ -82,26 +79,3 @@ def _cost(result: CostResult, path: Path) -> None:
         by_count.set(xscale="log", yscale="log", xlabel="candidates", ylabel="p50 latency in ms")
         by_length.set(xlabel="tokens a document, 48 candidates", ylim=(0, None))
         by_count.legend(fontsize=8)
-
-
-class _Figure:
-    """A figure that is written and closed at the end of its block, without a display."""
-
-    def __init__(self, path: Path, inches: tuple[float, float], columns: int = 1) -> None:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        self._path = path
-        self._figure = Figure(figsize=inches, layout="constrained")
-        FigureCanvasAgg(self._figure)
-        self._axes = self._figure.subplots(1, columns, squeeze=False)[0]
-
-    def __enter__(self) -> list[Axes]:
-        for axes in self._axes:
-            axes.grid(visible=True, alpha=0.3)
-            axes.set_axisbelow(True)
-        return list(self._axes)
-
-    def __exit__(self, *_: object) -> None:
-        # Without its own version in the file, equal figures are equal bytes.
-        self._figure.savefig(self._path, dpi=DPI, metadata={"Software": None})
