@@ -1,4 +1,4 @@
-"""The command line of the load tests: bench, overload."""
+"""The command line of the load tests: bench, overload, users."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from loadtest.overload.command import add_overload
 from loadtest.peers.environments import PeerMissingError
 from loadtest.peers.peer import PEERS
 from loadtest.server import ServerError
+from loadtest.users.command import add_users
+from loadtest.users.slo import SloError
 from loadtest.weights import WeightsError
 from service.contract.bundle import Bundle, BundleError
 
@@ -34,6 +36,7 @@ ERRORS = (
     DataError,
     PeerMissingError,
     ServerError,
+    SloError,
     WeightsError,
     OSError,
     ValueError,
@@ -110,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_options(bench)
     bench.set_defaults(run=_bench)
     add_overload(commands)
+    add_users(commands)
     return parser
 
 

@@ -67,9 +67,10 @@ def _latency(result: OverloadResult, path: Path) -> None:
 def _recovery(recovery: Recovery, deadline_ms: float, path: Path) -> None:
     with Figure(path, (10, 4), columns=2) as (counts, slowest):
         at_s = [part.at_s for part in recovery.bins]
-        counts.step(at_s, [b.due / BIN_S for b in recovery.bins], color=OFFERED, label="offered")
+        due = [b.due / BIN_S for b in recovery.bins]
         good = [b.good / BIN_S for b in recovery.bins]
-        counts.step(at_s, good, color=GOOD, label="answered in time")
+        counts.step(at_s, due, where="post", color=OFFERED, label="offered")
+        counts.step(at_s, good, where="post", color=GOOD, label="answered in time")
         counts.set(xlabel="s", ylabel="requests/s by when they were due", ylim=(0, None))
         values = [float("nan") if b.slowest_ms is None else b.slowest_ms for b in recovery.bins]
         slowest.plot(at_s, values, ".", color=GOOD, label="slowest accepted")
