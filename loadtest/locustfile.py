@@ -6,11 +6,9 @@ root, opens a page on port 8089; `docs/load-testing.md` says more.
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +16,9 @@ from locust import FastHttpUser, between, events, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 
-from loadtest.payloads import Generator, rank_body, replayed
-from service.contract.types import RankingExample
+from loadtest.users.log import query_log, told
 
 LOG_REQUESTS = 1_000
-TOP_K = 10
 
 _bodies: Iterator[str]
 _records: list[tuple[float, float, bool]] = []
@@ -64,7 +60,7 @@ def prepare(environment: Environment, **_: Any) -> None:
     options = environment.parsed_options
     assert options is not None  # noqa: S101
     tokenizer = Path(options.bundle) / "tokenizer.json"
-    _bodies = bodies(query_log(tokenizer, candidates=options.candidates, count=LOG_REQUESTS))
+    _bodies = told(query_log(tokenizer, candidates=options.candidates, count=LOG_REQUESTS))
 
 
 @events.request.add_listener  # type: ignore[untyped-decorator]
@@ -79,22 +75,3 @@ def keep(environment: Environment, **_: Any) -> None:
     options = environment.parsed_options
     if options is not None and options.record:
         Path(options.record).write_text(json.dumps(_records), encoding="utf-8")
-
-
-def query_log(tokenizer: Path, *, candidates: int, count: int) -> list[RankingExample]:
-    """Return requests that repeat as a real query log does."""
-    distinct = Generator(tokenizer).requests("web", candidates=candidates)
-    return list(itertools.islice(replayed(distinct), count))
-
-
-def bodies(log: Sequence[RankingExample]) -> Iterator[str]:
-    """Yield a log's bodies again and again.
-
-    From the second time on, queries have another word at their end, so that no lap is known to the
-    service from an earlier one.
-    """
-    for lap in itertools.count():
-        for example in log:
-            query = f"{example.query} {lap}" if lap else example.query
-            body = json.loads(rank_body(replace(example, query=query)))
-            yield json.dumps({**body, "top_k": TOP_K})

@@ -18,11 +18,13 @@ class Counts:
         run_tokens: Tokens the model was run on for answered requests.
         wasted_tokens: Tokens it was run on for others; None where the service does not tell.
         ranked: Requests that the service answered with a ranking.
+        cpu_s: CPU time it used.
     """
 
     run_tokens: float
     wasted_tokens: float | None
     ranked: float
+    cpu_s: float
 
     def wasted_share_since(self, before: Counts) -> float | None:
         """Return the share of tokens run in vain since then; 0 where none were run."""
@@ -39,8 +41,12 @@ def read_counts(url: str) -> Counts:
         OSError: It does not answer.
     """
     with urllib.request.urlopen(f"{url}/metrics", timeout=TIMEOUT_S) as answer:  # noqa: S310
-        text = answer.read().decode()
-    run = ranked = 0.0
+        return counts_of(answer.read().decode())
+
+
+def counts_of(text: str) -> Counts:
+    """Return the counters in Prometheus' text format."""
+    run = ranked = cpu_s = 0.0
     wasted = None
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -50,4 +56,6 @@ def read_counts(url: str) -> Counts:
                 wasted = (wasted or 0.0) + sample.value
             if sample.name == "disranker_request_duration_seconds_count":
                 ranked += sample.value if sample.labels["outcome"] in ("ok", "degraded") else 0.0
-    return Counts(run, wasted, ranked)
+            if sample.name == "process_cpu_seconds_total":
+                cpu_s = sample.value
+    return Counts(run, wasted, ranked, cpu_s)

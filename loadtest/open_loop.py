@@ -75,11 +75,9 @@ class OpenLoad:
 
     Attributes:
         arrivals: All requests, as they were due.
-        cpu_share: The client's own CPU time over the wall time.
     """
 
     arrivals: tuple[Arrival, ...]
-    cpu_share: float
 
     @property
     def outcomes(self) -> Counter[Outcome]:
@@ -122,9 +120,9 @@ def send(
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s)  # noqa: S603
         if done.returncode:
             raise ClientError(f"the load client failed: {done.stderr.strip()[-500:]}")
-        first, *rest = target.read_text(encoding="utf-8").split("\n")
-    arrivals = (Arrival(*json.loads(line)) for line in rest if line)
-    return OpenLoad(tuple(sorted(arrivals, key=lambda a: a.due_s)), json.loads(first)["cpu_share"])
+        lines = target.read_text(encoding="utf-8").splitlines()
+    arrivals = (Arrival(*json.loads(line)) for line in lines)
+    return OpenLoad(tuple(sorted(arrivals, key=lambda a: a.due_s)))
 
 
 class _Pool:
@@ -161,14 +159,14 @@ class _Pool:
 
 async def _send_all(
     url: str, bodies: Sequence[bytes], schedule: Sequence[float], connections: int
-) -> tuple[list[Arrival], float]:
-    """Return the arrivals as they ended, and the share of a core that it took."""
+) -> list[Arrival]:
+    """Return the arrivals as they ended."""
     requests = [post(url, body) for body in bodies]
     pool = _Pool(url)
     arrivals: list[Arrival] = []
     waiting = 0
     loop = asyncio.get_running_loop()
-    cpu_s, began = time.process_time(), loop.time()
+    began = loop.time()
 
     async def ask(body: int, due_s: float) -> None:
         nonlocal waiting
@@ -195,7 +193,7 @@ async def _send_all(
                 text = f"{waiting} requests were without an answer"
                 arrivals.append(Arrival(body, due_s, math.nan, math.nan, 0, math.nan, text))
     pool.close()
-    return arrivals, (time.process_time() - cpu_s) / (loop.time() - began)
+    return arrivals
 
 
 def _handler_s(server_timing: str) -> float:
@@ -219,8 +217,8 @@ def main() -> None:
     given = parser.parse_args()
     bodies = given.bodies.read_bytes().split(b"\n")
     schedule = json.loads(given.due.read_text(encoding="utf-8"))
-    arrivals, cpu_share = asyncio.run(_send_all(given.url, bodies, schedule, given.connections))
-    lines = [json.dumps({"cpu_share": cpu_share}), *(json.dumps(astuple(a)) for a in arrivals)]
+    arrivals = asyncio.run(_send_all(given.url, bodies, schedule, given.connections))
+    lines = (json.dumps(astuple(arrival)) for arrival in arrivals)
     given.arrivals.write_text("\n".join(lines), encoding="utf-8")
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from loadtest.arrivals import Schedule, burst, merged, poisson
 from loadtest.bench.subject import NO_CACHES, require_success
+from loadtest.busy import Busy
 from loadtest.client import drive
 from loadtest.metrics import Counts, read_counts
 from loadtest.open_loop import OpenLoad, send
@@ -84,11 +85,26 @@ def measure(
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A load, and the service's counters before and after it."""
+    """A load, and what the service counted and the cores did meanwhile."""
 
     load: OpenLoad
-    before: Counts
-    after: Counts
+    counts: tuple[Counts, Counts]
+    busy: tuple[Busy, Busy]
+
+    @property
+    def wasted_share(self) -> float | None:
+        before, after = self.counts
+        return after.wasted_share_since(before)
+
+    @property
+    def ranked(self) -> float:
+        before, after = self.counts
+        return after.ranked - before.ranked
+
+    @property
+    def others_cpu(self) -> float | None:
+        (before, after), (began, ended) = self.counts, self.busy
+        return ended.others_share_since(began, after.cpu_s - before.cpu_s)
 
 
 class _Trial:
@@ -151,9 +167,9 @@ class _Trial:
         )
 
     def _send(self, schedule: Schedule) -> _Seen:
-        before = read_counts(self._url)
+        before, began = read_counts(self._url), Busy.now()
         load = send(f"{self._url}/rank", self._hurried, schedule)
-        return _Seen(load, before, read_counts(self._url))
+        return _Seen(load, (before, read_counts(self._url)), (began, Busy.now()))
 
     def _step(self, seen: _Seen, name: str, factor: float, window_s: tuple[float, float]) -> Step:
         return step_of(
@@ -162,8 +178,9 @@ class _Trial:
             factor=factor,
             window_s=window_s,
             deadline_s=self._plan.deadline_s,
-            wasted_share=seen.after.wasted_share_since(seen.before),
-            ranked=seen.after.ranked - seen.before.ranked,
+            wasted_share=seen.wasted_share,
+            ranked=seen.ranked,
+            others_cpu=seen.others_cpu,
         )
 
     def _recovery(self, seen: _Seen, name: str, ended_s: float, until_s: float) -> Recovery:

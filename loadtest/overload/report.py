@@ -15,6 +15,9 @@ from loadtest.overload.plots import draw
 from loadtest.overload.results import OverloadResult
 from loadtest.overload.tables import capacity_table, goodput_table, latency_table
 
+OTHERS_SHARE = 0.1
+"""Of the cores: less leaves the figures as they are."""
+
 REPORT, RAW = "overload.md", "overload.json"
 
 
@@ -82,12 +85,14 @@ def _flags(result: OverloadResult) -> str:
 
 def _notes(measured: Measured[OverloadResult]) -> Iterator[str]:
     host, result = measured.host, measured.result
-    if host.load_before > host.cores / 4:
-        yield (
-            f"The machine was busy before the run: load {host.load_before:.1f} on {host.cores} "
-            "cores. Take the ratios, not the milliseconds."
-        )
     steps = [step for part in result.rounds for step in part.steps]
+    others = [step.others_cpu for step in steps if step.others_cpu is not None]
+    if others and max(others) > OTHERS_SHARE:
+        yield (
+            f"Other programs took {100 * min(others):.0f} to {100 * max(others):.0f} % of the "
+            f"{host.cores} cores during the loads: capacity then differs from load to load, and "
+            "tails are their turns on a core."
+        )
     if behind := dict.fromkeys(step.name for step in steps if step.behind):
         yield (
             f"The client fell behind its schedule at {', '.join(behind)}: it sent one request in a "

@@ -47,7 +47,8 @@ class Step(Part):
         handler_p50_ms: The service's own time for a refusal; None without one.
         handler_p99_ms: The same, 99th percentile.
         lag_p99_ms: How late the client sent.
-        client_cpu: The client's share of a core.
+        others_cpu: Share of all cores that was taken by programs other than service and client, its
+            whole load included; None where the system does not tell.
         behind: Whether the client could not keep to its schedule.
         wasted_share: Tokens run in vain, of all tokens run, its whole load included; None where the
             service does not tell.
@@ -69,7 +70,7 @@ class Step(Part):
     handler_p50_ms: float | None
     handler_p99_ms: float | None
     lag_p99_ms: float
-    client_cpu: float
+    others_cpu: float | None
     behind: bool
     wasted_share: float | None
     unanswered: int

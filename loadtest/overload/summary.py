@@ -23,6 +23,7 @@ def step_of(
     deadline_s: float,
     wasted_share: float | None,
     ranked: float,
+    others_cpu: float | None,
 ) -> Step:
     """Return a load's figures.
 
@@ -35,6 +36,7 @@ def step_of(
         deadline_s: From when a request is due to when its answer is of no use.
         wasted_share: Tokens run in vain, of all.
         ranked: Rankings that the service counted in the whole load.
+        others_cpu: Share of all cores that other programs took in the whole load.
     """
     begin_s, end_s = window_s
     due = [a for a in load.arrivals if begin_s <= a.due_s < end_s]
@@ -64,7 +66,7 @@ def step_of(
         handler_p50_ms=_percentile(handler_ms, 50),
         handler_p99_ms=_percentile(handler_ms, 99),
         lag_p99_ms=round(1000 * load.lag_p99_s, 3),
-        client_cpu=round(load.cpu_share, 3),
+        others_cpu=others_cpu,
         behind=load.behind,
         wasted_share=wasted_share,
         unanswered=max(0, round(ranked) - load.outcomes["ok"]),

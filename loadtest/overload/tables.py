@@ -16,6 +16,7 @@ def goodput_table(result: OverloadResult) -> str:
     headings = (
         *("load", "offered requests/s", "sent", "in time", "in time, tokens/s", "of the peak"),
         *("ok", "429", "504", "failed", "lost", "unsent", "tokens in vain", "client late by, p99"),
+        "cores taken by others",
     )
     return table(headings, _goodput_rows(result))
 
@@ -26,6 +27,7 @@ def _goodput_rows(result: OverloadResult) -> Iterator[Cells]:
         shares = [share_of_peak(p, first.name) for p in result.rounds if first.name != BURST]
         counts = {o: sum(step.outcomes[o] for step in steps) for o in first.outcomes}
         wasted = middle(result, place, lambda step: step.wasted_share)
+        others = middle(result, place, lambda step: step.others_cpu)
         yield (
             first.name,
             f"{median([step.scheduled / step.seconds for step in steps]):.1f}",
@@ -41,6 +43,7 @@ def _goodput_rows(result: OverloadResult) -> Iterator[Cells]:
             str(counts["unsent"]),
             "" if wasted is None else f"{100 * wasted:.1f} %",
             f"{median([step.lag_p99_ms for step in steps]):.1f} ms",
+            "" if others is None else f"{100 * others:.0f} %",
         )
 
 

@@ -121,5 +121,5 @@ def test_client_is_behind_when_one_in_a_hundred_is_sent_late(late_s: float, behi
     def arrival(lag_s: float) -> Arrival:
         return Arrival(0, 1.0, 1.0 + lag_s, 2.0, 200, 0.1, "")
 
-    assert OpenLoad((*[arrival(0)] * 98, *[arrival(late_s)] * 2), cpu_share=0.1).behind == behind
-    assert not OpenLoad((*[arrival(0)] * 199, arrival(late_s)), cpu_share=0.1).behind
+    assert OpenLoad((*[arrival(0)] * 98, *[arrival(late_s)] * 2)).behind == behind
+    assert not OpenLoad((*[arrival(0)] * 199, arrival(late_s))).behind
