@@ -18,6 +18,7 @@ from service.runtime import (
     RuntimeChoiceError,
     installed_runtimes,
     require_one_runtime,
+    share_heaps,
     usable_cores,
 )
 from service.scorers.native import kernels
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def serve(flags: dict[str, Any]) -> int:
     """Open the bundle, then the port; serve until told to stop."""
+    share_heaps()
     settings = load_settings(flags)
     bundle = Bundle.open(settings.bundle)
     precision = _precision(settings, bundle)

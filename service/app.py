@@ -13,15 +13,18 @@ from fastapi import FastAPI
 
 from service.api import openapi, problems
 from service.api.middleware import RecordRequests
-from service.api.native import RankRequest, ServedModel, rank_router
+from service.api.native import rank_router
 from service.api.operations import operations_router
+from service.api.schema import RankRequest, ServedModel
 from service.contract.bundle import Bundle, Precision
 from service.engines.engine import Engine
 from service.ranking.admission import Admission
 from service.ranking.batcher import Batcher
 from service.ranking.caches import DocumentTokenCache, ScoreCache
-from service.ranking.golden import GoldenError, check_golden, rehearse
+from service.ranking.golden import GoldenError, check_golden, probe, rehearse
+from service.ranking.health import HANG_S, Recovery, WatchedEngine
 from service.ranking.lane import Lane, LocalLane
+from service.ranking.pace import Pace
 from service.ranking.ranker import Ranker
 from service.ranking.readiness import Readiness
 from service.scorers.scorer import EngineName
@@ -48,6 +51,7 @@ def create_app(
     engine_name: EngineName = "onnx",
     concurrency: int = 1,
     readiness: Readiness | None = None,
+    hang_s: float = HANG_S,
 ) -> FastAPI:
     """Return the application that serves a bundle.
 
@@ -59,6 +63,7 @@ def create_app(
         engine_name: What the metrics call the engine.
         concurrency: Calls that the engine runs side by side.
         readiness: Shared with the server, which turns it red when asked to stop.
+        hang_s: How long a call of the engine may take.
     """
     manifest = bundle.manifest
     readiness = readiness or Readiness()
@@ -70,24 +75,18 @@ def create_app(
         budget_s=settings.budget_ms / 1000,
     )
     model = ServedModel(name=manifest.name, version=bundle.short_version, variant=VARIANT)
-    admission = Admission(
-        max_length=manifest.max_length,
-        max_query_length=manifest.max_query_length,
-        max_backlog_tokens=settings.max_backlog_tokens,
-        concurrency=concurrency,
-    )
+    recovery = Recovery(readiness)
+    watched = WatchedEngine(engine, on_fault=recovery.suspect, hang_s=hang_s)
+    pace = Pace(concurrency=concurrency)
+    admission = Admission(pace, max_backlog_tokens=settings.max_backlog_tokens)
     batcher = Batcher(
-        engine,
-        concurrency=concurrency,
-        max_batch=settings.max_batch,
-        launch_tokens=settings.launch_tokens,
-        max_waiting_tokens=settings.max_backlog_tokens,
-        on_launch=admission.observe,
+        watched, pace=pace, max_batch=settings.max_batch, launch_tokens=settings.launch_tokens
     )
     tokens = DocumentTokenCache(max_bytes=settings.token_cache_mb * MB)
     scores = ScoreCache(max_bytes=settings.score_cache_mb * MB)
+    encoder = bundle.encoder()
     lane = LocalLane(
-        bundle.encoder(),
+        encoder,
         batcher,
         model=f"{manifest.version} {precision}",
         tokens=tokens,
@@ -101,11 +100,19 @@ def create_app(
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         batcher.start()
         tolerance = manifest.precisions[precision].tolerance
-        warm_up = asyncio.create_task(_warm_up(lane, bundle, tolerance, readiness))
+        golden = bundle.golden[0]
+        pairs = encoder.encode(golden.query, golden.candidates)
+        tasks = [
+            asyncio.create_task(_warm_up(lane, bundle, tolerance, readiness)),
+            asyncio.create_task(
+                recovery.run(lambda: probe(watched, pairs, golden, tolerance=tolerance))
+            ),
+        ]
         yield
         readiness.stopping = True
-        warm_up.cancel()
-        await asyncio.gather(warm_up, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         with suppress(TimeoutError):
             async with asyncio.timeout(STOP_S):
                 await batcher.stop()
@@ -113,6 +120,7 @@ def create_app(
 
     telemetry.watch_readiness(lambda: readiness.reason is None)
     telemetry.watch_queue(lambda: batcher.depth)
+    telemetry.watch_engine(pace, wasted_tokens=lambda: batcher.wasted_tokens)
     telemetry.watch_caches({"tokens": lambda: tokens.stats, "scores": lambda: scores.stats})
     app = FastAPI(
         title="DisRanker-serve",

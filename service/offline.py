@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from service.api.faults import faults_of
-from service.api.native import RankCandidate, request_faults
+from service.api.native import request_faults
+from service.api.schema import RankCandidate
 from service.contract.bundle import Bundle, BundleError, Precision
 from service.contract.template import document_text
 from service.contract.types import Candidate
@@ -54,7 +55,9 @@ def rank_file(
     pairs = bundle.encoder().encode(query, documents)
     scores = load_scorer(bundle, precision, engine=engine, threads=threads).score(pairs)
     places = ranked(documents, scores, top_k=top_k)
-    relevance = relevance_of([place.score for place in places], bundle.manifest.score.relevance)
+    relevance = relevance_of(
+        scores[[place.index for place in places]], bundle.manifest.score.relevance
+    )
     rows = [
         {**asdict(place), "relevance": relevant}
         for place, relevant in zip(places, relevance.tolist(), strict=True)

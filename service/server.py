@@ -11,6 +11,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from service.connections import bounded_protocol
 from service.ranking.readiness import Readiness
 from service.settings import Settings
 
@@ -70,7 +71,7 @@ def build_server(app: FastAPI, settings: Settings, readiness: Readiness) -> Grac
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=bounded_protocol(2 * settings.max_requests),
         ws="none",
         lifespan="on",
         log_config=None,

@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     )
     engine: EngineName | None = Field(
         default=None,
-        description="What runs the model: native, our int8 kernel for x86-64 with AVX2 or better, or "
+        description="What runs the model: native, our int8 kernel for x86-64 from AVX2 on; or "
         "onnx, ONNX Runtime. By default native where it can, which the log and /metrics tell.",
     )
     threads: int = Field(
@@ -105,6 +105,20 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(
         default=1_000_000, ge=1, description="Largest request body; a larger one gets 413."
+    )
+    max_requests: int = Field(
+        default=400,
+        ge=1,
+        le=100_000,
+        description="Most requests to rank in progress, uploads included; more get 429. Twice as "
+        "many connections are kept open.",
+    )
+    max_bodies_mb: int = Field(
+        default=64,
+        ge=1,
+        le=1_000_000,
+        description="Most megabytes of bodies of requests in progress; beyond it requests get 429. "
+        "Read and parsed, a body takes a few times its size.",
     )
     max_query_chars: int = Field(
         default=4_096,

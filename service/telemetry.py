@@ -25,11 +25,21 @@ from prometheus_client.registry import Collector
 from service.contract.bundle import Bundle, Precision
 from service.ranking.batcher import QueueDepth
 from service.ranking.caches import CacheStats
+from service.ranking.pace import Pace
 from service.scorers.scorer import EngineName
 
 BUCKETS_MS = (0.5, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 50, 100, 250, 500)
 SLOW_BUCKETS_MS = (1000, 2500, 5000, 10000)  # a CPU's pace
-OUTCOMES = ("ok", "client_error", "rejected", "not_ready", "expired", "cancelled", "error")
+OUTCOMES = (
+    "ok",
+    "degraded",
+    "client_error",
+    "rejected",
+    "not_ready",
+    "expired",
+    "cancelled",
+    "error",
+)
 STAGES = ("tokenise", "queue", "infer", "order")
 BUCKETS_S = tuple(ms / 1000 for ms in (*BUCKETS_MS, *SLOW_BUCKETS_MS))
 LABELS = ("model", "version", "variant")
@@ -97,6 +107,14 @@ class Telemetry:
             gauge = self._gauge(f"disranker_queue_{unit}", f"Waiting {unit}, not yet launched.")
             gauge.labels(*self._labels).set_function(partial(_depth_of, depth, unit))
 
+    def watch_engine(self, pace: Pace, *, wasted_tokens: Callable[[], int]) -> None:
+        """Read the engine's speed, and the work it did in vain, at each scrape."""
+        speed = self._gauge(
+            "disranker_engine_tokens_per_second", "Speed of the latest launches, all cores."
+        )
+        speed.labels(*self._labels).set_function(lambda: pace.tokens_per_s)
+        self.registry.register(_WasteCollector(self._labels, wasted_tokens))
+
     def watch_caches(self, stats: Mapping[str, Callable[[], CacheStats]]) -> None:
         """Read what the named caches did and hold at each scrape."""
         self.registry.register(_CacheCollector(self._labels, stats))
@@ -108,7 +126,7 @@ class Telemetry:
         client spoilt or left, or that was refused at once, does not.
         """
         self._durations[outcome].observe(seconds)
-        late = outcome == "ok" and seconds > self._budget_s
+        late = outcome in ("ok", "degraded") and seconds > self._budget_s
         if late or outcome in ("expired", "error"):
             self._misses.labels(*self._labels).inc()
 
@@ -146,6 +164,24 @@ class Telemetry:
 
 def _depth_of(depth: Callable[[], QueueDepth], unit: str) -> float:
     return float(getattr(depth(), unit))
+
+
+class _WasteCollector(Collector):
+    """Turns the batcher's own count into a metric."""
+
+    def __init__(self, labels: tuple[str, str, str], wasted_tokens: Callable[[], int]) -> None:
+        self._labels = labels
+        self._wasted_tokens = wasted_tokens
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metric."""
+        wasted = CounterMetricFamily(
+            "disranker_wasted_tokens",
+            "Tokens the model was run on for requests that expired, failed or were abandoned.",
+            labels=LABELS,
+        )
+        wasted.add_metric(self._labels, self._wasted_tokens())
+        yield wasted
 
 
 class _CacheCollector(Collector):

@@ -9,17 +9,19 @@ from typing import Any, TypeVar, cast
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
+from service.api.intake import Held
 from service.ranking.errors import BodyTooLargeError, BodyTooSlowError
 
 T = TypeVar("T")
 
 
-async def read_body(request: Request, *, max_bytes: int, timeout_s: float) -> bytes:
+async def read_body(request: Request, held: Held, *, max_bytes: int, timeout_s: float) -> bytearray:
     """Return the body, counted as it arrives, whatever Content-Length says.
 
     Raises:
         BodyTooLargeError: More than max_bytes came.
         BodyTooSlowError: It took longer than timeout_s.
+        OverloadedError: Other bodies leave no room.
         ClientDisconnect: The client left.
     """
     body = bytearray()
@@ -30,12 +32,13 @@ async def read_body(request: Request, *, max_bytes: int, timeout_s: float) -> by
                 if len(body) > max_bytes:
                     value = f"more than {max_bytes} bytes"
                     raise BodyTooLargeError("the body is too large", value=value, limit=max_bytes)
+                held.grow(len(chunk))
     except TimeoutError:
         value = f"{len(body)} bytes in {timeout_s:g} s"
         raise BodyTooSlowError(
             "the body arrived too slowly", value=value, limit=timeout_s
         ) from None
-    return bytes(body)
+    return body
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

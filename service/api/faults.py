@@ -14,7 +14,7 @@ MAX_ECHO_CHARS = 64
 MAX_ECHO_NUMBER = 1e15
 
 _LIMITS = ("max_length", "min_length", "ge", "gt", "le", "lt")
-_ECHOED = ("top_k", "deadline_ms", "return_documents", "id")
+_ECHOED = ("top_k", "deadline_ms", "priority", "on_deadline", "return_documents", "id")
 _MESSAGES = {"extra_forbidden": "unknown field", "missing": "required field is missing"}
 
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 
-from service.api.native import ServedModel
+from service.api.schema import ServedModel
 from service.ranking.readiness import Readiness
 from service.telemetry import Telemetry
 

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from service.api.record import record_of
-from service.ranking.errors import Fault, RankError
+from service.ranking.errors import Fault, OverloadedError, RankError
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,12 @@ class Problem(BaseModel):
     error: str = Field(description="The same as `detail`.")
     error_type: str = Field(description="What went wrong, for programs.")
     request_id: str = Field(description="Names this request in the service's log.")
+    predicted_wait_ms: int | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="How long ranking would have taken at the current load, where it is refused "
+        "for that.",
+    )
     errors: list[ProblemField] | None = Field(
         default=None,
         exclude_if=lambda value: value is None,
@@ -55,6 +61,7 @@ def problem_response(
     detail: str,
     request_id: str,
     faults: tuple[Fault, ...] = (),
+    predicted_wait_ms: int | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """Return the response for a problem."""
@@ -70,6 +77,7 @@ def problem_response(
         error=detail,
         error_type=error_type,
         request_id=request_id,
+        predicted_wait_ms=predicted_wait_ms,
         errors=fields or None,
     )
     return Response(problem.model_dump_json(), status, headers, MEDIA_TYPE)
@@ -101,6 +109,7 @@ async def _on_rank_error(request: Request, error: Exception) -> Response:
         detail=error.message,
         request_id=record.request_id,
         faults=error.faults,
+        predicted_wait_ms=_predicted_wait_ms(error),
         headers=_headers(error),
     )
 
@@ -124,6 +133,12 @@ async def _on_client_left(request: Request, _error: Exception) -> Response:
         detail="the client left",
         request_id=record_of(request).request_id,
     )
+
+
+def _predicted_wait_ms(error: RankError) -> int | None:
+    if not isinstance(error, OverloadedError) or error.predicted_wait_s is None:
+        return None
+    return math.ceil(1000 * error.predicted_wait_s)
 
 
 def _headers(error: RankError) -> dict[str, str]:

@@ -35,6 +35,7 @@ class RequestRecord:
         status: HTTP status, 0 before the response starts.
         candidates: How many the request offered, once known.
         tokens: Real tokens scored.
+        degraded: Whether only a part was scored.
         stages_s: Seconds spent in each stage.
     """
 
@@ -45,6 +46,7 @@ class RequestRecord:
     status: int = 0
     candidates: int | None = None
     tokens: int | None = None
+    degraded: bool = False
     stages_s: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -63,7 +65,7 @@ class RequestRecord:
     def outcome(self) -> str:
         """What became of the request, as a metric label."""
         if 200 <= self.status < 400:
-            return "ok"
+            return "degraded" if self.degraded else "ok"
         if self.status in _OUTCOMES:
             return _OUTCOMES[self.status]
         if self.status == 0:

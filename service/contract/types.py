@@ -35,13 +35,13 @@ class RankedDocument:
     Attributes:
         id: The candidate's id.
         index: The candidate's position in the request, from 0.
-        score: The model's raw logit, finite.
+        score: The model's raw logit, finite; None where the deadline came first.
         rank: Place in the ranking, from 1.
     """
 
     id: str | None
     index: int
-    score: float
+    score: float | None
     rank: int
 
 

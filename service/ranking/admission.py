@@ -1,27 +1,22 @@
-"""Whether a request is taken at all, decided from its bytes before any work."""
+"""Whether a request is taken at all, and what the accepted ones still have to do."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from bisect import insort
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
 
-from service.contract.encoding import SPECIALS
-from service.contract.types import Candidate
+from service.ranking.cost import Cost
 from service.ranking.errors import (
     DeadlineExpiredError,
     Fault,
     InfeasibleDeadlineError,
     OverloadedError,
 )
-
-BYTES_PER_TOKEN = 4
-"""UTF-8 bytes a token stands for; English has about 4.7, so this overestimates a little."""
-
-BYTES_TOKENISED_PER_TOKEN = 400
-"""Bytes tokenised in the time of one token in the model: 5 MB/s against 12,000 tokens/s."""
+from service.ranking.pace import Pace
 
 HEADROOM = 1.5
 """A deadline named as feasible stays so when the machine slows a little."""
@@ -35,154 +30,201 @@ DOUBT = 2.0
 Requests refused as infeasible teach nothing, so an estimate that errs must err towards trying.
 """
 
-SMOOTHING = 0.05
-"""Weight of the newest launch in the measured speed, once there are 1 / SMOOTHING of them."""
+MARGIN = 0.85
+"""Of the time left, what an accepted request may be predicted to take; the speed may drop."""
 
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """A request's work, tokenising included, in tokens of the model.
-
-    Attributes:
-        tokens: Of all pairs.
-        longest: Of the longest pair, which one core scores alone.
-    """
-
-    tokens: int
-    longest: int
+LOW_SHARE = 0.5
+"""Of the backlog's bound, what low priority may fill; the rest is kept for normal requests."""
 
 
 @dataclass(slots=True, eq=False)
-class _Ticket:
-    cost: Cost
+class Ticket:
+    """A request's place among the others, and the work it still brings.
+
+    Attributes:
+        deadline: When an answer stops being useful, in `time.monotonic()` seconds.
+        low: Served only while nothing normal waits.
+        partial: Whether some of the scores are of use without the others.
+        tokens: What is still to be run: estimated until the caches were asked, then exact.
+    """
+
     deadline: float
+    low: bool = False
+    partial: bool = False
+    tokens: float = 0
+    _admission: Admission | None = None
+
+    @property
+    def turn(self) -> tuple[bool, float]:
+        """What tickets are served in the order of: normal before low, then by deadline."""
+        return self.low, self.deadline
+
+    def reserve(self, tokens: int) -> None:
+        """Replace the estimate by what is exactly to be run, before any of it is.
+
+        Raises:
+            OverloadedError: It is more than was estimated, and does not fit.
+        """
+        if self._admission is not None:
+            self._admission.reprice(self, tokens)
+
+    def done(self, tokens: int) -> None:
+        """Note that so many tokens were run."""
+        self.tokens = max(0.0, self.tokens - tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """What still fits for a ticket.
+
+    Attributes:
+        tokens: Most it may cost; below zero where the others alone are too much.
+        ahead: Tokens that are served before it.
+        wait_s: Until the accepted work that it would make late is done.
+    """
+
+    tokens: float
+    ahead: float
+    wait_s: float
+
+    def fits(self, tokens: int) -> bool:
+        return tokens <= max(0.0, self.tokens)
 
 
 class Admission:
-    """Accepts a whole request or none of it.
+    """Accepts a whole request or none of it, and keeps what it accepted.
 
-    The cost is estimated in tokens, the speed measured in real tokens a second of one launch: the
-    best launch so far tells what an idle engine might do, the latest ones what it does. Work with
-    an earlier deadline is ahead in the queue; all accepted work counts against the bound.
+    Accepted work is served in the order of `Ticket.turn`. A request is accepted where it would be
+    done by its deadline without making an accepted one late that would have been in time; low
+    priority gets no such protection from normal, partial answers need none. An idle engine takes
+    whatever it could do in time alone.
     """
 
-    def __init__(
-        self,
-        *,
-        max_length: int,
-        max_query_length: int,
-        max_backlog_tokens: int,
-        concurrency: int = 1,
-    ) -> None:
-        """Start without work and without a measured speed.
+    def __init__(self, pace: Pace, *, max_backlog_tokens: int) -> None:
+        """Start without work.
 
         Args:
-            max_length: Tokens of the longest pair.
-            max_query_length: Tokens kept of a query.
+            pace: How fast the engine is.
             max_backlog_tokens: Most tokens accepted at a time; a request alone always fits.
-            concurrency: Launches the engine runs side by side.
         """
-        self._concurrency = concurrency
-        self._max_length = max_length
-        self._max_query_length = max_query_length
+        self._pace = pace
         self._max_backlog_tokens = max_backlog_tokens
-        self._tickets: set[_Ticket] = set()
-        self._launches = 0
-        self._tokens = 0.0
-        self._seconds = 0.0
-        self._best_tokens_per_s = 0.0
+        self._tickets: list[Ticket] = []  # by turn; equals by arrival
 
     @property
-    def tokens_per_s(self) -> float:
-        """The speed of one launch, over the latest ones; infinite before the first."""
-        return self._tokens / self._seconds if self._seconds else math.inf
-
-    @property
-    def best_tokens_per_s(self) -> float:
-        """The speed of the fastest launch; infinite before the first."""
-        return self._best_tokens_per_s or math.inf
-
-    def observe(self, tokens: int, seconds: float) -> None:
-        """Learn from a launch: its real tokens and how long it took."""
-        self._launches += 1
-        weight = max(SMOOTHING, 1 / self._launches)
-        self._tokens += weight * (tokens - self._tokens)
-        self._seconds += weight * (seconds - self._seconds)
-        self._best_tokens_per_s = max(self._best_tokens_per_s, tokens / seconds)
-
-    def estimate(self, query: str, candidates: Sequence[Candidate]) -> Cost:
-        """Return the request's cost, judged by its bytes."""
-        query_bytes = len(query.encode())
-        query_tokens = min(self._max_query_length, _tokens(query_bytes))
-        total_bytes, total_tokens, longest = query_bytes, 0, 0
-        for candidate in candidates:
-            size = len(candidate.title.encode()) + len(candidate.summary.encode())
-            total_bytes += size
-            tokens = min(self._max_length, query_tokens + _tokens(size) + SPECIALS)
-            total_tokens += tokens
-            longest = max(longest, tokens)
-        return Cost(total_tokens + total_bytes // BYTES_TOKENISED_PER_TOKEN, longest)
+    def backlog_tokens(self) -> float:
+        """Accepted and not yet run, for the metrics."""
+        return sum(ticket.tokens for ticket in [*self._tickets])
 
     @contextmanager
     def admit(
-        self, query: str, candidates: Sequence[Candidate], *, arrived: float, allowed_s: float
+        self, ticket: Ticket, price: Callable[[Callable[[Cost], bool]], Cost], *, allowed_s: float
     ) -> Iterator[None]:
-        """Hold the request's cost while it is ranked.
+        """Hold the request's work until it is answered.
 
         Args:
-            query: Query text.
-            candidates: The documents.
-            arrived: When the request came, in `time.monotonic()` seconds.
-            allowed_s: How long after that an answer is of use.
+            ticket: The request's deadline and priority.
+            price: Returns the request's cost, given a function that tells whether a cost fits; one
+                that does not is worth a closer look before it is returned.
+            allowed_s: What the client allowed, from the request's arrival to the deadline.
 
         Raises:
             DeadlineExpiredError: The deadline has passed already.
             InfeasibleDeadlineError: Even an idle engine could not meet the deadline.
             OverloadedError: The accepted work leaves no room before the deadline, or in the queue.
         """
-        ticket = _Ticket(self.estimate(query, candidates), arrived + allowed_s)
-        self._require_feasible(ticket.cost, allowed_s)
+        room = self._room(ticket)
+        cost = price(
+            lambda cost: (
+                room.fits(_needed(ticket, cost)) and self._feasible(ticket, cost, allowed_s)
+            )
+        )
+        if not self._feasible(ticket, cost, allowed_s):
+            raise self._infeasible(ticket, cost, allowed_s)
         if ticket.deadline <= monotonic():  # a slow upload used it up
             raise DeadlineExpiredError
-        self._require_room(ticket)
-        self._tickets.add(ticket)
+        if not room.fits(_needed(ticket, cost)):
+            raise self._overloaded(room, _needed(ticket, cost))
+        ticket.tokens = _held(ticket, cost.tokens, room)
+        ticket._admission = self
+        insort(self._tickets, ticket, key=lambda other: other.turn)
         try:
             yield
         finally:
-            self._tickets.discard(ticket)
+            self._tickets.remove(ticket)
+            ticket._admission = None
 
-    def _require_feasible(self, cost: Cost, allowed_s: float) -> None:
-        alone = max(cost.longest, cost.tokens / self._concurrency)
-        if alone / self.best_tokens_per_s <= DOUBT * allowed_s:
-            return
-        feasible_ms = math.ceil(1000 * (alone / self.tokens_per_s * HEADROOM + FIXED_S))
-        raise InfeasibleDeadlineError(
+    def reprice(self, ticket: Ticket, tokens: int) -> None:
+        """Set what an accepted request exactly costs; see `Ticket.reserve`."""
+        room = self._room(ticket)
+        if tokens > ticket.tokens and not room.fits(tokens) and not ticket.partial:
+            raise self._overloaded(room, tokens)
+        ticket.tokens = _held(ticket, tokens, room)
+
+    def _feasible(self, ticket: Ticket, cost: Cost, allowed_s: float) -> bool:
+        return self._alone(ticket, cost) / self._pace.best_tokens_per_s <= DOUBT * allowed_s
+
+    def _alone(self, ticket: Ticket, cost: Cost) -> float:
+        """Return the work on each core of an otherwise idle engine, times the cores."""
+        return max(_needed(ticket, cost), self._pace.concurrency * cost.longest)
+
+    def _infeasible(self, ticket: Ticket, cost: Cost, allowed_s: float) -> InfeasibleDeadlineError:
+        alone_s = self._alone(ticket, cost) / self._pace.tokens_per_s
+        feasible_ms = math.ceil(1000 * (alone_s * HEADROOM + FIXED_S))
+        return InfeasibleDeadlineError(
             Fault(
                 "deadline_ms",
-                f"about {cost.tokens} tokens take an idle engine longer than this; "
+                f"about {_needed(ticket, cost)} tokens take an idle engine longer than this; "
                 f"the smallest feasible deadline_ms is {feasible_ms}",
                 value=round(1000 * allowed_s, 6),
                 limit=feasible_ms,
             )
         )
 
-    def _require_room(self, ticket: _Ticket) -> None:
-        if not self._tickets:
-            return
-        held = sum(other.cost.tokens for other in self._tickets)
-        ahead = sum(t.cost.tokens for t in self._tickets if t.deadline <= ticket.deadline)
-        left_s = ticket.deadline - monotonic()
-        tokens_per_s = self.tokens_per_s * self._concurrency
-        late_s = (ahead + ticket.cost.tokens) / tokens_per_s - left_s
-        over = held + ticket.cost.tokens - self._max_backlog_tokens
-        if late_s <= 0 and over <= 0:
-            return
-        raise OverloadedError(
+    def _overloaded(self, room: _Room, tokens: int) -> OverloadedError:
+        tokens_per_s = self._pace.tokens_per_s
+        return OverloadedError(
             "too much work is waiting to rank this request before its deadline; "
             "try again later, elsewhere, or with a longer deadline_ms",
-            retry_after_s=max(late_s, over / tokens_per_s),
+            retry_after_s=max(room.wait_s, (tokens - room.tokens) / tokens_per_s),
+            predicted_wait_s=(room.ahead + tokens) / tokens_per_s,
         )
 
+    def _room(self, ticket: Ticket) -> _Room:
+        """Return what fits for a ticket among the others, itself not counted."""
+        now = monotonic()
+        held = ahead = until = 0.0
+        slack = self._tokens_in(MARGIN * (ticket.deadline - now) - FIXED_S)
+        wait_s = 0.0
+        alone = not ticket.partial
+        for other in self._tickets:
+            if other is ticket:
+                continue
+            held += other.tokens
+            if other.low and not ticket.low:
+                continue  # out of a normal request's way
+            alone = False
+            until += other.tokens
+            if other.turn <= ticket.turn:
+                ahead += other.tokens
+                slack -= other.tokens
+            elif not other.partial:
+                spare = self._tokens_in(other.deadline - now) - until
+                if 0 <= spare < slack:
+                    slack, wait_s = spare, until / self._pace.tokens_per_s
+        bound = self._max_backlog_tokens * (LOW_SHARE if ticket.low else 1)
+        left = bound - held if held else math.inf
+        return _Room(min(math.inf if alone else slack, left), ahead, wait_s)
 
-def _tokens(size_bytes: int) -> int:
-    return math.ceil(size_bytes / BYTES_PER_TOKEN)
+    def _tokens_in(self, seconds: float) -> float:
+        return seconds * self._pace.tokens_per_s if seconds > 0 else 0.0
+
+
+def _needed(ticket: Ticket, cost: Cost) -> int:
+    """Return the work without which a request is no use to start."""
+    return cost.longest if ticket.partial else cost.tokens
+
+
+def _held(ticket: Ticket, tokens: int, room: _Room) -> float:
+    """Return the work to expect of a request; partial answers end where the room does."""
+    return min(tokens, max(0.0, room.tokens)) if ticket.partial else tokens

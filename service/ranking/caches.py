@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from threading import Lock
 from time import monotonic
+from typing import Protocol
 
 import numpy as np
 
 from service.contract.encoding import PairEncoder, TokenIds, TokenPair
 from service.contract.template import document_text
 from service.contract.types import Candidate, Scores
-from service.engines.engine import Engine
+from service.ranking.admission import Ticket
 from service.ranking.lru import KEY_BYTES, Lru
 
 
@@ -70,17 +71,24 @@ class DocumentTokenCache:
             for key, candidate in zip(keys, candidates, strict=True)
             if key not in found
         }
-        dtype = np.uint16 if encoder.largest_id < 1 << 16 else np.int32
         new = dict(zip(unknown, encoder.encode_documents([*unknown.values()]), strict=True))
-        stored = {key: ids.astype(dtype).tobytes() for key, ids in new.items()}
+        stored = {key: ids.astype(_dtype(encoder)).tobytes() for key, ids in new.items()}
         with self._lock:
             self._stored.store(stored)
             hits = sum(key in found for key in keys)
             self._hits += hits
             self._misses += len(new)
             self._shared += len(keys) - hits - len(new)
-        known = {key: np.frombuffer(ids, dtype).astype(np.int32) for key, ids in found.items()}
+        known = {key: _ids(encoder, ids) for key, ids in found.items()}
         return [known[key] if key in known else new[key] for key in keys]
+
+    def peek(self, encoder: PairEncoder, candidate: Candidate) -> TokenIds | None:
+        """Return a document's ids where they are stored; neither counted nor a use."""
+        if not self._stored.max_bytes:
+            return None
+        (key,) = self._keys(encoder, [candidate])
+        found = self._stored.get(key)
+        return None if found is None else _ids(encoder, found)
 
     @property
     def stats(self) -> CacheStats:
@@ -97,17 +105,33 @@ class DocumentTokenCache:
         return keys
 
 
+def _dtype(encoder: PairEncoder) -> type[np.uint16] | type[np.int32]:
+    return np.uint16 if encoder.largest_id < 1 << 16 else np.int32
+
+
+def _ids(encoder: PairEncoder, stored: bytes) -> TokenIds:
+    return np.frombuffer(stored, _dtype(encoder)).astype(np.int32)
+
+
+class Queue(Protocol):
+    """Has pairs scored by an engine, in their tickets' turn."""
+
+    async def score(self, pairs: Sequence[TokenPair], ticket: Ticket) -> Scores:
+        """Return one score a pair, in order; those not reached by the deadline are left out."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class _Flight:
     """One request's pairs on their way through the engine.
 
     Attributes:
-        deadline: When its request gives up.
+        turn: Its request's place in the queue.
         landed: Done once the engine answered, failed, or the request expired or was cancelled.
         scores: What it brought back, by key.
     """
 
-    deadline: float
+    turn: tuple[bool, float]
     landed: asyncio.Future[None]
     scores: dict[bytes, float] = field(default_factory=dict)
 
@@ -117,18 +141,18 @@ class ScoreCache:
 
     A score is a function of its pair alone, so a stored one is the score. Equal pairs of a request
     are scored once. A pair that another request is having scored is not scored again: that
-    request's flight is awaited, but only if its deadline is not later. The queue serves the
-    earliest deadline first, so such a flight is ahead of where this request's own pairs would
-    stand, and waiting for it costs nothing; behind a later deadline, an urgent pair is scored on
-    its own. Whatever a flight does not bring back, because its request failed, expired or was
-    cancelled, the waiting request scores itself, once and without waiting for anybody again.
+    request's flight is awaited, but only if its turn is not later. Such a flight is ahead of where
+    this request's own pairs would stand in the queue, and waiting for it costs nothing; behind a
+    later deadline or a low priority, an urgent pair is scored on its own. Whatever a flight does
+    not bring back, because its request failed, expired or was cancelled, the waiting request
+    scores itself, once and without waiting for anybody again.
     """
 
     def __init__(self, *, max_bytes: int) -> None:
         """Start empty; without a byte to fill, every pair is scored, duplicates included."""
         self._stored: Lru[float] = Lru(max_bytes)
         self._salt = os.urandom(blake2b.SALT_SIZE)
-        self._flights: dict[bytes, _Flight] = {}  # by key the one of the earliest deadline
+        self._flights: dict[bytes, _Flight] = {}  # by key the one of the earliest turn
         self._hits = self._misses = self._shared = 0
 
     @property
@@ -154,60 +178,69 @@ class ScoreCache:
             keys.append(hashed.digest())
         return keys
 
+    def knows(self, model: str, pair: TokenPair) -> bool:
+        """Return whether a pair's score is stored; neither counted nor a use."""
+        return any(self._stored.get(key) is not None for key in self.keys(model, [pair]))
+
     async def score(
-        self, engine: Engine, pairs: Sequence[TokenPair], keys: Sequence[bytes], deadline: float
+        self, queue: Queue, pairs: Sequence[TokenPair], keys: Sequence[bytes], ticket: Ticket
     ) -> Scores:
-        """Return one score a pair, asking the engine for what nobody has or is asking for.
+        """Return one score a pair, queueing what nobody has or is asking for.
 
         Args:
-            engine: Scores what is not known; serves earlier deadlines first.
+            queue: Has scored what is not known.
             pairs: What to score.
             keys: Their names, from `keys`.
-            deadline: When the answer stops being useful, in `time.monotonic()` seconds.
+            ticket: The request's turn; the exact cost of what is queued is reserved on it.
 
         Raises:
-            RankError: The engine failed on a pair that this request had to have scored.
+            RankError: The exact cost does not fit, or the engine failed on a pair that this
+                request had to have scored.
         """
         if not self._stored.max_bytes:
-            return await engine.score(pairs, deadline)
+            ticket.reserve(sum(map(len, pairs)))
+            return await queue.score(pairs, ticket)
         wanted = dict(zip(keys, pairs, strict=True))
         found = self._stored.find(wanted)
         hits = sum(key in found for key in keys)
-        ahead = self._flights_ahead(wanted.keys() - found.keys(), deadline)
+        ahead = self._flights_ahead(wanted.keys() - found.keys(), ticket.turn)
         own = {key: pair for key, pair in wanted.items() if key not in found and key not in ahead}
+        ticket.reserve(sum(map(len, own.values())))
         self._hits += hits
         self._misses += len(own)
-
         parts = []
         if own:
-            parts.append(await self._fly(engine, own, deadline, found))
-        waited_s = await _land(ahead, deadline, found)
+            parts.append(await self._fly(queue, own, ticket, found))
+        waited_s = await _land(ahead, ticket.deadline, found)
         found |= self._stored.find(ahead.keys() - found.keys())
         lost = {key: wanted[key] for key in ahead if key not in found}
         self._misses += len(lost)
         self._shared += len(keys) - hits - len(own) - len(lost)
-        if lost and monotonic() < deadline:
-            parts.append(await self._fly(engine, lost, deadline, found))
+        if lost and monotonic() < ticket.deadline:
+            ticket.reserve(sum(map(len, lost.values())))
+            parts.append(await self._fly(queue, lost, ticket, found))
         return _assembled(pairs, keys, found, parts, waited_s)
 
-    def _flights_ahead(self, keys: Iterable[bytes], deadline: float) -> dict[bytes, _Flight]:
+    def _flights_ahead(
+        self, keys: Iterable[bytes], turn: tuple[bool, float]
+    ) -> dict[bytes, _Flight]:
         flights = ((key, self._flights.get(key)) for key in keys)
-        return {key: flight for key, flight in flights if flight and flight.deadline <= deadline}
+        return {key: flight for key, flight in flights if flight and flight.turn <= turn}
 
     async def _fly(
         self,
-        engine: Engine,
+        queue: Queue,
         pairs: Mapping[bytes, TokenPair],
-        deadline: float,
+        ticket: Ticket,
         found: dict[bytes, float],
     ) -> Scores:
-        """Have pairs scored, and let requests with later deadlines wait for it meanwhile."""
-        flight = _Flight(deadline, asyncio.get_running_loop().create_future())
+        """Have pairs scored, and let requests with later turns wait for it meanwhile."""
+        flight = _Flight(ticket.turn, asyncio.get_running_loop().create_future())
         for key in pairs:
-            if key not in self._flights or deadline < self._flights[key].deadline:
+            if key not in self._flights or ticket.turn < self._flights[key].turn:
                 self._flights[key] = flight
         try:
-            scores = await engine.score([*pairs.values()], deadline)
+            scores = await queue.score([*pairs.values()], ticket)
             answers = zip(pairs, scores.values.tolist(), scores.scored.tolist(), strict=True)
             flight.scores = {key: value for key, value, scored in answers if scored}
             self._stored.store({k: v for k, v in flight.scores.items() if math.isfinite(v)})

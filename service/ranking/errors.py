@@ -104,6 +104,13 @@ class OverloadedError(RankError):
     status = 429
     error_type = "overloaded"
 
+    def __init__(
+        self, message: str, *, retry_after_s: float, predicted_wait_s: float | None = None
+    ) -> None:
+        """Say when to try again, and how long an answer would have taken where that is known."""
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.predicted_wait_s = predicted_wait_s
+
 
 class ScoringError(RankError):
     """The engine failed; the cause is in the log."""
@@ -131,4 +138,6 @@ class DeadlineExpiredError(RankError):
     error_type = "deadline_expired"
 
     def __init__(self) -> None:
-        super().__init__("the deadline passed before every candidate was scored")
+        super().__init__(
+            "the deadline passed, or was sure to pass, before every candidate was scored"
+        )

@@ -9,8 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from service.contract.bundle import GoldenQuery
+from service.contract.encoding import TokenPair
 from service.contract.template import document_text
 from service.contract.types import Candidate
+from service.engines.engine import Engine
+from service.ranking.admission import Ticket
 from service.ranking.lane import Lane
 
 GOLDEN_TIMEOUT_S = 300.0
@@ -35,8 +38,8 @@ async def check_golden(lane: Lane, golden: Sequence[GoldenQuery], *, tolerance: 
     """
     largest = 0.0
     for number, query in enumerate(golden, start=1):
-        deadline = monotonic() + GOLDEN_TIMEOUT_S
-        scores = await lane.score(query.query, query.candidates, deadline)
+        ticket = Ticket(monotonic() + GOLDEN_TIMEOUT_S)
+        scores = await lane.score(query.query, query.candidates, ticket)
         if not scores.complete:
             raise GoldenError(f"golden query {number} was not scored in {GOLDEN_TIMEOUT_S:g} s")
         found = deviation(query, scores.values)
@@ -47,6 +50,21 @@ async def check_golden(lane: Lane, golden: Sequence[GoldenQuery], *, tolerance: 
             )
         largest = max(largest, found)
     return largest
+
+
+async def probe(
+    engine: Engine, pairs: Sequence[TokenPair], golden: GoldenQuery, *, tolerance: float
+) -> None:
+    """Score a golden query's pairs on the engine itself, past queue and caches.
+
+    Raises:
+        GoldenError: A score deviates by more than tolerance.
+        EngineError: The engine failed.
+    """
+    scores = await engine.score(pairs, monotonic() + GOLDEN_TIMEOUT_S)
+    found = deviation(golden, scores.values)
+    if not (scores.complete and found <= tolerance):
+        raise GoldenError(f"the golden scores deviate by {found:.6g}, tolerance {tolerance:.6g}")
 
 
 async def rehearse(lane: Lane, golden: Sequence[GoldenQuery], *, max_length: int) -> None:
@@ -60,7 +78,7 @@ async def rehearse(lane: Lane, golden: Sequence[GoldenQuery], *, max_length: int
     long = " ".join([text] * (MAX_TOKEN_CHARS * max_length // len(text) + 1))
     # Numbered, because equal pairs would be scored once.
     candidates = [Candidate(summary=f"{number} {long}") for number in range(REHEARSED_PAIRS)]
-    await lane.score(query.query, candidates, monotonic() + GOLDEN_TIMEOUT_S)
+    await lane.score(query.query, candidates, Ticket(monotonic() + GOLDEN_TIMEOUT_S))
 
 
 def deviation(query: GoldenQuery, scores: ArrayLike) -> float:

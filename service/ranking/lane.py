@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from time import monotonic
@@ -11,16 +11,30 @@ from typing import Protocol
 
 import numpy as np
 
-from service.contract.encoding import PairEncoder, TokenPair
+from service.contract.encoding import SPECIALS, PairEncoder, TokenIds, TokenPair
 from service.contract.types import Candidate, Scores
-from service.engines.engine import Engine
-from service.ranking.caches import DocumentTokenCache, ScoreCache
+from service.ranking.admission import Ticket
+from service.ranking.caches import DocumentTokenCache, Queue, ScoreCache
+from service.ranking.cost import NOTHING, Cost, cost_of_bytes, document_bytes, tokens_of
 
 
 class Lane(Protocol):
     """Scores candidates for a query; what serves a variant."""
 
-    async def score(self, query: str, candidates: Sequence[Candidate], deadline: float) -> Scores:
+    def price(
+        self, query: str, candidates: Sequence[Candidate], fits: Callable[[Cost], bool]
+    ) -> Cost:
+        """Return about what scoring costs; cheap, and called on the event loop.
+
+        Args:
+            query: Query text.
+            candidates: The documents.
+            fits: Whether a cost is acceptable. One that is not deserves a closer look, which may
+                find work that was done before.
+        """
+        ...
+
+    async def score(self, query: str, candidates: Sequence[Candidate], ticket: Ticket) -> Scores:
         """Return one score a candidate, in order.
 
         Candidates not reached by the deadline are left out of `scored`.
@@ -28,7 +42,7 @@ class Lane(Protocol):
         Args:
             query: Query text.
             candidates: The documents.
-            deadline: When the answer stops being useful, in `time.monotonic()` seconds.
+            ticket: The request's deadline and priority; told the exact cost before the work.
 
         Raises:
             RankError: Nothing could be scored.
@@ -42,47 +56,81 @@ class LocalLane:
     def __init__(
         self,
         encoder: PairEncoder,
-        engine: Engine,
+        queue: Queue,
         *,
         model: str,
         tokens: DocumentTokenCache,
         scores: ScoreCache,
     ) -> None:
-        """Stand before an engine.
+        """Stand before an engine's queue.
 
         Args:
             encoder: The bundle's encoder.
-            engine: Scores the bundle's token pairs, earlier deadlines first.
+            queue: Has the bundle's token pairs scored, in their tickets' turn.
             model: Names the weights and their precision to the score cache.
             tokens: Token ids of documents, shared by all lanes.
             scores: Scores of pairs, shared by all lanes.
         """
         self._encoder = encoder
-        self._engine = engine
+        self._queue = queue
         self._model = model
         self._tokens = tokens
         self._scores = scores
         # Two, so that a long request's tokenising does not hold up a short one's.
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokenise")
+        self._low_threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenise-low")
 
-    async def score(self, query: str, candidates: Sequence[Candidate], deadline: float) -> Scores:
+    def price(
+        self, query: str, candidates: Sequence[Candidate], fits: Callable[[Cost], bool]
+    ) -> Cost:
+        """Return the cost by bytes, or, if that does not fit, by what the caches know; see `Lane`.
+
+        The caches are asked candidate by candidate only until the cost stops to fit, so that a
+        request is refused at once when the engine is busy and nothing of it is known.
+        """
+        by_bytes = cost_of_bytes(
+            query,
+            candidates,
+            max_length=self._encoder.max_length,
+            max_query_length=self._encoder.max_query_length,
+        )
+        if fits(by_bytes):
+            return by_bytes
+        query_ids = self._encoder.encode_query(query)
+        known = NOTHING
+        for candidate in candidates:
+            known = self._with_one_more(known, query_ids, candidate)
+            if not fits(known):
+                return by_bytes
+        return known
+
+    def _with_one_more(self, cost: Cost, query_ids: TokenIds, candidate: Candidate) -> Cost:
+        ids = self._tokens.peek(self._encoder, candidate)
+        if ids is None:
+            size = document_bytes(candidate)
+            tokens = min(self._encoder.max_length, len(query_ids) + tokens_of(size) + SPECIALS)
+            return cost.plus(tokens, size)
+        pair = self._encoder.splice(query_ids, ids)
+        return cost if self._scores.knows(self._model, pair) else cost.plus(len(pair))
+
+    async def score(self, query: str, candidates: Sequence[Candidate], ticket: Ticket) -> Scores:
         """Return one score a candidate, tokenised off the event loop; see `Lane`."""
         began = monotonic()
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(max(0.0, deadline - began)):
-                pairs, keys = await loop.run_in_executor(
-                    self._threads, self._encode, query, candidates
-                )
+            async with asyncio.timeout(max(0.0, ticket.deadline - began)):
+                threads = self._low_threads if ticket.low else self._threads
+                pairs, keys = await loop.run_in_executor(threads, self._encode, query, candidates)
         except TimeoutError:
             return _nothing(len(candidates), monotonic() - began)
         tokenise_s = monotonic() - began
-        scores = await self._scores.score(self._engine, pairs, keys, deadline)
+        scores = await self._scores.score(self._queue, pairs, keys, ticket)
         return replace(scores, stages_s={"tokenise": tokenise_s, **scores.stages_s})
 
     def close(self) -> None:
         """Let the threads end after their current work."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._low_threads):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def _encode(
         self, query: str, candidates: Sequence[Candidate]
@@ -95,4 +143,4 @@ class LocalLane:
 
 def _nothing(n: int, tokenise_s: float) -> Scores:
     values, scored = np.zeros(n, dtype=np.float32), np.zeros(n, dtype=np.bool_)
-    return Scores(values, scored, stages_s={"tokenise": tokenise_s})
+    return Scores(values, scored, stages_s={"tokenise": tokenise_s, "queue": 0.0, "infer": 0.0})

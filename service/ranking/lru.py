@@ -36,6 +36,10 @@ class Lru(Generic[Value]):
                 found[key] = value
         return found
 
+    def get(self, key: bytes) -> Value | None:
+        """Return what is stored of a key, without using it."""
+        return self._entries.get(key)
+
     def store(self, entries: Mapping[bytes, Value]) -> None:
         """Store entries, dropping what was not used for longest until all fits."""
         for key, value in entries.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial as bind
 from time import monotonic
 
 import numpy as np
@@ -11,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from service.contract.bundle import Relevance
 from service.contract.order import rank_order
-from service.contract.types import Candidate, Float32s, RankedDocument
-from service.ranking.admission import Admission
+from service.contract.types import Bools, Candidate, Float32s, RankedDocument
+from service.ranking.admission import Admission, Ticket
 from service.ranking.errors import DeadlineExpiredError
 from service.ranking.lane import Lane
 from service.ranking.readiness import Readiness
@@ -23,8 +24,10 @@ class Ranking:
     """A query's candidates in order, best first.
 
     Attributes:
-        documents: The candidates' places.
-        relevance: Calibrated relevance of each of `documents`, in [0, 1], float64 [n].
+        documents: The candidates' places: the scored ones from best to worst, then the others in
+            the request's order.
+        relevance: Calibrated relevance of each scored one of `documents`, in [0, 1], float64.
+        scored: How many candidates were scored.
         real_tokens: Tokens of the scored pairs.
         padded_tokens: Tokens the model was run on.
         stages_s: Seconds spent in each stage.
@@ -32,6 +35,7 @@ class Ranking:
 
     documents: tuple[RankedDocument, ...]
     relevance: NDArray[np.float64]
+    scored: int
     real_tokens: int
     padded_tokens: int
     stages_s: Mapping[str, float]
@@ -55,7 +59,9 @@ class Ranker:
         *,
         arrived: float,
         allowed_s: float,
-        top_k: int | None,
+        top_k: int | None = None,
+        low: bool = False,
+        partial: bool = False,
     ) -> Ranking:
         """Return the candidates from best to worst, ties by input order.
 
@@ -65,35 +71,57 @@ class Ranker:
             arrived: When the request came, in `time.monotonic()` seconds.
             allowed_s: How long after that an answer is of use.
             top_k: How many to return; None for all.
+            low: Rank it only while nothing normal waits.
+            partial: Rank what was scored by the deadline, instead of failing.
 
         Raises:
             RankError: Not ready, not admitted, failed or expired.
         """
         self._readiness.require_model()
-        with self._admission.admit(query, candidates, arrived=arrived, allowed_s=allowed_s):
-            scores = await self._lane.score(query, candidates, arrived + allowed_s)
-        if not scores.complete:
+        ticket = Ticket(arrived + allowed_s, low=low, partial=partial)
+        price = bind(self._lane.price, query, candidates)
+        with self._admission.admit(ticket, price, allowed_s=allowed_s):
+            scores = await self._lane.score(query, candidates, ticket)
+        if not (scores.complete or partial):
             raise DeadlineExpiredError
         began = monotonic()
-        documents = ranked(candidates, scores.values, top_k=top_k)
-        relevance = relevance_of([document.score for document in documents], self._relevance)
+        documents = ranked(candidates, scores.values, scored=scores.scored, top_k=top_k)
+        known = [document.score for document in documents if document.score is not None]
+        relevance = relevance_of(known, self._relevance)
         stages_s = {**scores.stages_s, "order": monotonic() - began}
-        return Ranking(documents, relevance, scores.real_tokens, scores.padded_tokens, stages_s)
+        return Ranking(
+            documents,
+            relevance,
+            int(scores.scored.sum()),
+            scores.real_tokens,
+            scores.padded_tokens,
+            stages_s,
+        )
 
 
 def ranked(
-    candidates: Sequence[Candidate], scores: Float32s, *, top_k: int | None
+    candidates: Sequence[Candidate],
+    scores: Float32s,
+    *,
+    scored: Bools | None = None,
+    top_k: int | None = None,
 ) -> tuple[RankedDocument, ...]:
     """Return the candidates from best to worst, at most top_k, ties by input order.
+
+    Those that were not scored come last, in input order and without a score.
 
     Raises:
         ValueError: A score is not finite.
     """
-    order = rank_order(scores)[:top_k]
-    places = zip(order.tolist(), scores[order].tolist(), strict=True)
+    if scored is None:
+        scored = np.ones(len(scores), dtype=np.bool_)
+    (known,), (unknown,) = scored.nonzero(), (~scored).nonzero()
+    best = known[rank_order(scores[known])]
+    order = [*best.tolist(), *unknown.tolist()][:top_k]
+    values = [*scores[best].tolist(), *[None] * len(unknown)][:top_k]
     return tuple(
         RankedDocument(candidates[index].id, index, score, rank)
-        for rank, (index, score) in enumerate(places, start=1)
+        for rank, (index, score) in enumerate(zip(order, values, strict=True), start=1)
     )
 
 

@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from service.engines.engine import Engine
 from service.engines.local import LocalEngine
 from service.ranking.readiness import Readiness
 from service.scorers.onnx import OnnxScorer
+from service.server import build_server, listen
 from service.settings import Settings
 from tests.tiny import tiny_bundle
 
@@ -42,6 +44,7 @@ def build_app(bundle: Bundle) -> Callable[..., FastAPI]:
         *,
         precision: Precision = "int8",
         readiness: Readiness | None = None,
+        hang_s: float = 60,
         **settings: Any,
     ) -> FastAPI:
         scorer = OnnxScorer(bundle.model_path(precision), threads=1)
@@ -51,6 +54,7 @@ def build_app(bundle: Bundle) -> Callable[..., FastAPI]:
             engine=engine or LocalEngine(scorer),
             precision=precision,
             readiness=readiness,
+            hang_s=hang_s,
         )
 
     return build
@@ -69,6 +73,21 @@ def serving(build_app: Callable[..., FastAPI]) -> Client:
             yield client
 
     return run
+
+
+@asynccontextmanager
+async def listening(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """Serve an app on a port of its own, ready, around a client that speaks HTTP to it."""
+    with listen("127.0.0.1", 0) as sock:
+        server = build_server(app, Settings(), Readiness())
+        task = asyncio.create_task(server.serve(sockets=[sock]))
+        url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+        async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+            while (await client.get("/readyz")).status_code != 200:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            yield client
+        server.should_exit = True
+        await task
 
 
 @asynccontextmanager

@@ -10,7 +10,8 @@ import numpy as np
 
 from service.contract.encoding import TokenPair
 from service.contract.types import Scores
-from service.engines.engine import EngineError
+from service.engines.engine import Engine, EngineError
+from service.ranking.admission import Ticket
 
 
 def pair(*, tokens: int = 8, mark: int = 0) -> TokenPair:
@@ -43,6 +44,16 @@ class GatedEngine:
         tokens = sum(map(len, pairs))
         values = np.array(found, dtype=np.float32)
         return Scores(values, np.ones(len(pairs), dtype=np.bool_), tokens, tokens)
+
+
+class Unqueued:
+    """An engine where a queue is expected: everybody is launched at once."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def score(self, pairs: Sequence[TokenPair], ticket: Ticket) -> Scores:
+        return await self._engine.score(pairs, ticket.deadline)
 
 
 class ShortEngine:

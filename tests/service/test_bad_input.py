@@ -60,6 +60,8 @@ async def client(serving: Client) -> AsyncIterator[httpx.AsyncClient]:
         (request(deadline_ms=float("inf")), "deadline_ms", "inf", None),
         (request(deadline_ms=1e300), "deadline_ms", "1e+300", 3_600_000),
         (request(deadline_ms="10"), "deadline_ms", "10", None),
+        (request(priority="high"), "priority", "high", None),
+        (request(on_deadline="wait"), "on_deadline", "wait", None),
         (request(return_documents=1), "return_documents", 1, None),
         (request(routing_key="k" * 257), "routing_key", "a string of 257 characters", 256),
         (request(documents=[TEXT]), "documents", "an array of 1 items", None),
@@ -175,7 +177,10 @@ CANDIDATES = st.fixed_dictionaries(
 )
 NEAR_REQUESTS = st.fixed_dictionaries(
     {"query": SCALARS, "candidates": ANY_JSON | st.lists(CANDIDATES, max_size=4)},
-    optional=dict.fromkeys(("top_k", "deadline_ms", "routing_key", "return_documents"), SCALARS),
+    optional=dict.fromkeys(
+        ("top_k", "deadline_ms", "priority", "on_deadline", "routing_key", "return_documents"),
+        SCALARS,
+    ),
 )
 BODIES = st.binary(max_size=60) | (ANY_JSON | NEAR_REQUESTS).map(
     lambda body: json.dumps(body).encode()

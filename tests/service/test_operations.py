@@ -233,12 +233,14 @@ async def test_every_label_set_is_there_from_the_start(bundle: Bundle, serving: 
     async with serving() as client:
         text = (await client.get("/metrics")).text
         found = await samples(client)
-    for outcome in ("ok", "client_error", "rejected", "not_ready", "expired", "cancelled", "error"):
+    for outcome in (
+        "ok", "degraded", "client_error", "rejected", "not_ready", "expired", "cancelled", "error"
+    ):  # fmt: skip
         assert found["disranker_request_duration_seconds_count", outcome] == 0
     for stage in ("tokenise", "queue", "infer", "order"):
         assert found["disranker_stage_duration_seconds_count", stage] == 0
     assert found["disranker_tokens_total", "real"] == found["disranker_tokens_total", "padded"] == 0
-    for name in ("pairs_total", "budget_misses_total"):
+    for name in ("pairs_total", "budget_misses_total", "wasted_tokens_total"):
         assert found[f"disranker_{name}", ""] == 0
     for unit in ("requests", "pairs", "tokens"):
         assert found[f"disranker_queue_{unit}", ""] == 0

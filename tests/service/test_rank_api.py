@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service.api.native import RankResponse
+from service.api.schema import RankResponse
 from service.contract.bundle import Bundle
 from service.contract.types import Candidate
 from service.scorers.onnx import OnnxScorer
@@ -104,7 +104,9 @@ async def test_top_k_cuts_the_list_and_more_than_n_returns_all(client: httpx.Asy
 
 
 async def test_explicit_nulls_are_defaults(client: httpx.AsyncClient) -> None:
-    options = ("top_k", "deadline_ms", "routing_key", "return_documents")
+    options = (
+        "top_k", "deadline_ms", "priority", "on_deadline", "routing_key", "return_documents"
+    )  # fmt: skip
     body = {"candidates": [{"id": None, "title": None, "text": "cat"}], **dict.fromkeys(options)}
     assert len((await rank(client, **body))["results"]) == 1
 

@@ -16,9 +16,10 @@ from service.contract.encoding import PairEncoder, TokenPair
 from service.contract.types import Candidate, Scores
 from service.engines.engine import Engine, EngineError
 from service.engines.local import LocalEngine
+from service.ranking.admission import Ticket
 from service.ranking.caches import CacheStats, ScoreCache
 from service.scorers.onnx import OnnxScorer
-from tests.service.fakes import GatedEngine, HungEngine, marks, pair
+from tests.service.fakes import GatedEngine, HungEngine, Unqueued, marks, pair
 
 pytestmark = pytest.mark.anyio
 
@@ -57,11 +58,16 @@ def of(found: Sequence[int]) -> list[TokenPair]:
 
 
 def ask(
-    cache: ScoreCache, engine: Engine, *found: int, after_s: float = LATER, model: str = "m"
+    cache: ScoreCache,
+    engine: Engine,
+    *found: int,
+    after_s: float = LATER,
+    low: bool = False,
+    model: str = "m",
 ) -> asyncio.Task[Scores]:
-    pairs = of(found)
-    deadline = monotonic() + after_s
-    return asyncio.create_task(cache.score(engine, pairs, cache.keys(model, pairs), deadline))
+    pairs, keys = of(found), cache.keys(model, of(found))
+    ticket = Ticket(monotonic() + after_s, low=low)
+    return asyncio.create_task(cache.score(Unqueued(engine), pairs, keys, ticket))
 
 
 def lookups(stats: CacheStats) -> tuple[int, int, int]:
@@ -150,6 +156,17 @@ async def test_an_urgent_pair_does_not_wait_behind_a_later_deadline(scores: Scor
     assert urgent.values.tolist() == [2]
     slow.open.set()
     assert (await patient).values.tolist() == [1, 2]
+
+
+async def test_a_normal_pair_does_not_wait_behind_a_low_one(scores: ScoreCache) -> None:
+    slow, fast = GatedEngine(opened=False), GatedEngine()
+    low = ask(scores, slow, 1, 2, after_s=LATER / 2, low=True)
+    await settle()
+    with anyio.fail_after(5):
+        normal = await ask(scores, fast, 2)
+    assert normal.values.tolist() == [2]
+    slow.open.set()
+    assert (await low).values.tolist() == [1, 2]
 
 
 async def test_later_requests_wait_for_the_most_urgent_flight(scores: ScoreCache) -> None:
@@ -338,8 +355,8 @@ async def test_scores_equal_the_models_whatever_else_happens(
         engine.broken = action == "break"
         pairs = [all_pairs[i] for i in found]
         keys = cache.keys(bundle.manifest.version, pairs)
-        deadline = monotonic() + after_s
-        task = asyncio.create_task(cache.score(engine, pairs, keys, deadline))
+        ticket = Ticket(monotonic() + after_s)
+        task = asyncio.create_task(cache.score(Unqueued(engine), pairs, keys, ticket))
         running.append((task, found, after_s, action))
         await settle()
         if action == "cancel":

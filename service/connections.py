@@ -1,0 +1,73 @@
+"""Connections, bounded in number, and in how large and how slow a request's head may be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MAX_HEAD_BYTES = 65_536
+"""Of a request line and its headers; uvicorn's parser has no limit of its own."""
+
+HEAD_TIMEOUT_S = 30
+"""For a connection's first head to come, and for a head that began to end."""
+
+
+def bounded_protocol(max_connections: int) -> type[HttpToolsProtocol]:
+    """Return uvicorn's HTTP protocol for at most max_connections at a time.
+
+    One more closes an idle connection, or is closed itself where none is idle.
+    """
+
+    class BoundedProtocol(HttpToolsProtocol):
+        """A connection whose request's head is bounded in bytes and seconds."""
+
+        _head_timer: asyncio.TimerHandle | None = None
+        _head_bytes = 0
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._await_head()
+            if len(self.connections) > max_connections:
+                (_first_idle(self.connections) or self.transport).close()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._end_head()
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self._head_timer is not None:
+                self._head_bytes += len(data)
+                if self._head_bytes > MAX_HEAD_BYTES:
+                    self.transport.abort()
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            self._await_head()
+
+        def on_headers_complete(self) -> None:
+            self._end_head()
+            super().on_headers_complete()
+
+        def timeout_keep_alive_handler(self) -> None:
+            self.transport.abort()  # a close would wait for a client that never reads its answer
+
+        def _await_head(self) -> None:
+            self._end_head()
+            self._head_bytes = 0
+            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.abort)
+
+        def _end_head(self) -> None:
+            if self._head_timer is not None:
+                self._head_timer.cancel()
+                self._head_timer = None
+
+    return BoundedProtocol
+
+
+def _first_idle(connections: Iterable[object]) -> asyncio.Transport | None:
+    """Return the transport of a connection that waits for its client's next request."""
+    ours = (one for one in connections if isinstance(one, HttpToolsProtocol))
+    return next((one.transport for one in ours if one.timeout_keep_alive_task), None)

@@ -1,0 +1,81 @@
+"""A real server's bounds on connections, heads, requests and bodies."""
+
+import json
+import select
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.service.asking import assert_problem, request
+from tests.service.test_server import TIMEOUT_S, Server, running
+
+MAX_REQUESTS = 3
+HEAD = b"POST /rank HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def server(bundle_path: Path) -> Iterator[Server]:
+    flags = ("--max-requests", str(MAX_REQUESTS), "--max-bodies-mb", "1")
+    with running(bundle_path, *flags) as server:
+        yield server
+
+
+def connect(server: Server) -> socket.socket:
+    host, port = server.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=TIMEOUT_S)
+
+
+def ask(connection: socket.socket) -> None:
+    """Send a request and read its whole answer, so that the connection is idle."""
+    body = json.dumps(request()).encode()
+    connection.sendall(HEAD.replace(b"900000", str(len(body)).encode()) + body)
+    answer = b""
+    while b"timings" not in answer:
+        answer += connection.recv(65_536)
+
+
+def test_a_connection_too_many_takes_the_place_of_an_idle_one(server: Server) -> None:
+    connections = [connect(server) for _ in range(2 * MAX_REQUESTS)]
+    for connection in connections:
+        ask(connection)
+    with httpx.Client(base_url=server.url) as client:
+        assert client.get("/livez").status_code == 200
+        readable, _, _ = select.select(connections, [], [], 0.5)
+        assert [connection.recv(1) for connection in readable] == [b""]
+    for connection in connections:
+        connection.close()
+
+
+def test_a_head_without_end_breaks_its_connection(server: Server) -> None:
+    with connect(server) as connection, pytest.raises(ConnectionError):
+        connection.sendall(b"GET / HTTP/1.1\r\nX-Long: " + b"x" * 20_000_000)
+
+
+def test_uploads_beyond_the_bound_are_429_and_give_their_room_back(server: Server) -> None:
+    with connect(server) as first, connect(server) as second:
+        first.sendall(HEAD + b" " * 800_000)
+        second.sendall(HEAD + b" " * 800_000)
+        readable, _, _ = select.select([first, second], [], [], TIMEOUT_S)
+        (refused,) = (connection.recv(65_536) for connection in readable)
+    assert refused.startswith(b"HTTP/1.1 429")
+    assert b"\r\nretry-after: 1\r\n" in refused
+    padded = json.dumps(request()).encode().ljust(900_000)
+    assert httpx.post(f"{server.url}/rank", content=padded).status_code == 200
+
+
+def test_requests_beyond_the_bound_are_429_and_probes_are_answered(server: Server) -> None:
+    uploads = [connect(server) for _ in range(MAX_REQUESTS)]
+    for upload in uploads:
+        upload.sendall(HEAD + b"{")
+    with httpx.Client(base_url=server.url) as client:
+        problem = assert_problem(client.post("/rank", json=request()), 429)
+        assert problem["error_type"] == "overloaded"
+        assert client.get("/readyz").status_code == 200
+        for upload in uploads:
+            upload.close()
+        statuses = {client.post("/rank", json=request()).status_code for _ in range(50)}
+        assert statuses <= {200, 429}
+        assert client.post("/rank", json=request()).status_code == 200
