@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from loadtest.arrivals import Schedule, burst, merged, poisson
@@ -122,36 +122,45 @@ class _Trial:
 
     def round(self, number: int) -> Round:
         """Return all loads, once; number makes its arrivals different from other rounds'."""
-        plan, seeds = self._plan, itertools.count(100 * number)
         self._announce(number, "capacity")
         capacity = self._capacity()
-        calm_per_s = CALM * capacity.requests_per_s
-        steps: list[Step] = []
-        recoveries: list[Recovery] = []
+        seeds = itertools.count(100 * number)
+        found = []
         for factor in FACTORS:
-            name = f"{factor:g}×"
-            self._announce(number, name)
-            seconds = plan.long_s if factor in LONG else plan.seconds
-            schedule = poisson(factor * capacity.requests_per_s, seconds, seed=next(seeds))
-            until_s = seconds
-            if factor == FACTORS[-1]:
-                until_s += plan.calm_s
-                calm = poisson(calm_per_s, plan.calm_s, seed=next(seeds), start_s=seconds)
-                schedule = merged(schedule, calm)
-            seen = self._send(schedule)
-            warm_up_s = min(WARM_UP_SHARE * seconds, MAX_WARM_UP_S)
-            steps.append(self._step(seen, name, factor, (warm_up_s, seconds)))
-            if until_s > seconds:
-                recoveries.append(self._recovery(seen, name, seconds, until_s))
-        self._announce(number, "burst")
-        at_s, until_s = plan.calm_s / 2, 1.5 * plan.calm_s
-        many = burst(math.ceil(BURST_S * capacity.requests_per_s), at_s=at_s)
-        schedule = merged(poisson(calm_per_s, until_s, seed=next(seeds)), many)
+            self._announce(number, f"{factor:g}×")
+            found.append(self._multiple(factor, capacity.requests_per_s, seeds))
+        self._announce(number, BURST)
+        found.append(self._burst(capacity.requests_per_s, seeds))
+        return Round(
+            capacity=capacity,
+            steps=tuple(step for step, _ in found),
+            recoveries=tuple(recovery for _, recovery in found if recovery),
+        )
+
+    def _multiple(
+        self, factor: float, capacity_per_s: float, seeds: Iterator[int]
+    ) -> tuple[Step, Recovery | None]:
+        """Offer a multiple of the capacity; after the largest, watch the way back."""
+        name, plan = f"{factor:g}×", self._plan
+        seconds = plan.long_s if factor in LONG else plan.seconds
+        schedule = poisson(factor * capacity_per_s, seconds, seed=next(seeds))
+        window_s = min(WARM_UP_SHARE * seconds, MAX_WARM_UP_S), seconds
+        if factor < FACTORS[-1]:
+            return self._step(self._send(schedule), name, factor, window_s), None
+        calm = poisson(CALM * capacity_per_s, plan.calm_s, seed=next(seeds), start_s=seconds)
+        seen = self._send(merged(schedule, calm))
+        recovery = self._recovery(seen, name, seconds, seconds + plan.calm_s)
+        return self._step(seen, name, factor, window_s), recovery
+
+    def _burst(self, capacity_per_s: float, seeds: Iterator[int]) -> tuple[Step, Recovery]:
+        """Offer little, and much of it at one moment."""
+        at_s, until_s = self._plan.calm_s / 2, 1.5 * self._plan.calm_s
+        many = burst(math.ceil(BURST_S * capacity_per_s), at_s=at_s)
+        schedule = merged(poisson(CALM * capacity_per_s, until_s, seed=next(seeds)), many)
         seen = self._send(schedule)
-        factor = len(schedule) / until_s / capacity.requests_per_s
-        steps.append(self._step(seen, BURST, factor, (0.0, until_s)))
-        recoveries.append(self._recovery(seen, BURST, at_s, until_s))
-        return Round(capacity=capacity, steps=tuple(steps), recoveries=tuple(recoveries))
+        factor = len(schedule) / until_s / capacity_per_s
+        step = self._step(seen, BURST, factor, (0.0, until_s))
+        return step, self._recovery(seen, BURST, at_s, until_s)
 
     def _announce(self, number: int, load: str) -> None:
         self._say(f"round {number + 1} of {self._plan.rounds}: {load}")
