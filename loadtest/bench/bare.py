@@ -42,7 +42,8 @@ class Setting:
 
     def __str__(self) -> str:
         pairs = "1 pair" if self.batch == 1 else f"{self.batch} pairs"
-        return f"{self.calls} × {pairs} a call, {self.threads} threads each"
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"{self.calls} × {pairs} a call, {threads} each"
 
 
 @dataclass(frozen=True, slots=True)

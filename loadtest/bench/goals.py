@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from loadtest.bench.results import EngineResult, FrontEndResult, Measured, PeerRow, PeersResult
-from loadtest.statistics import median, median_ratio, percentile
+from loadtest.bench.results import EngineResult, FrontEndResult, Measured, PeersResult
+from loadtest.statistics import median_ratio, percentile
 
 BARE_SHARE = 0.90
 PLAIN_INT8_FACTOR = 1.2
@@ -81,18 +81,15 @@ def _peers(result: PeersResult) -> Iterator[Verdict]:
         if row.engine != "ours":
             continue
         for engine, limit in (("torch", TORCH_FACTOR), ("onnx", ONNX_FACTOR)):
-            best = best_peer(result, engine)
-            if best is None:
-                continue
-            goal = f"requests/s over the best {engine} peer, {best.name}"
-            factor = median_ratio(row.requests_per_s, best.requests_per_s)
-            yield Verdict(goal, row.name, factor, limit)
-
-
-def best_peer(result: PeersResult, engine: str) -> PeerRow | None:
-    """Return the measured peer of a kind with the most requests/s, None without one."""
-    rows = [row for row in result.rows if row.engine == engine and row.requests_per_s]
-    return max(rows, key=lambda row: median(row.requests_per_s), default=None)
+            factors = {
+                peer.name: median_ratio(row.requests_per_s, peer.requests_per_s)
+                for peer in result.rows
+                if peer.engine == engine and peer.requests_per_s
+            }
+            if factors:
+                nearest = min(factors, key=factors.__getitem__)
+                goal = f"requests/s over the best {engine} peer, {nearest}"
+                yield Verdict(goal, row.name, factors[nearest], limit)
 
 
 def _front_end(result: FrontEndResult) -> Iterator[Verdict]:

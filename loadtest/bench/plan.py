@@ -12,7 +12,7 @@ class Plan:
     Attributes:
         rounds: How often what is compared takes turns; a ratio is the median of its rounds.
         window_s: How long one side of a comparison runs in a round.
-        search_s: How long each setting of the bare loop is tried.
+        search_s: How long each setting of a bare loop is tried, twice.
         clients: Clients at saturation.
         overhead_requests: Requests whose time outside the stages is taken.
         counts: Numbers of candidates.
@@ -23,13 +23,13 @@ class Plan:
     """
 
     rounds: int = 3
-    window_s: float = 5.0
-    search_s: float = 1.0
+    window_s: float = 4.0
+    search_s: float = 0.7
     clients: int = 4
     overhead_requests: int = 300
     counts: tuple[int, ...] = (1, 10, 48, 100, 1000)
     lengths: tuple[int, ...] = (16, 64, 128, 200)
-    cost_s: float = 2.0
+    cost_s: float = 1.0
     log_requests: int = 300
     log_chunk: int = 50
 

@@ -157,11 +157,6 @@ def _notes(results: Results) -> Iterator[str]:
 
 
 def _peer_notes(result: PeersResult) -> Iterator[str]:
-    yield (
-        "Peers pad and batch, and dynamic int8 takes its scale over a whole call, so an int8 "
-        "peer's scores depend on their neighbours: its τ-b is lower than that of the same file "
-        "scored pair by pair."
-    )
     for row in result.rows:
         if row.tau_fp32 is not None and row.tau_fp32 < WRONG_INPUTS:
             reason = (

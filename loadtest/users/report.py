@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadtest.bench.goals import Verdict
-from loadtest.bench.plots import COLOURS
 from loadtest.bench.report import goals_table
-from loadtest.figure import Figure
+from loadtest.figure import BLUE, GREY, RED, Figure
 from loadtest.statistics import percentile
 from loadtest.users.slo import Ended, Slo
 
@@ -62,11 +61,11 @@ def _draw(run: UsersRun, path: Path) -> None:
     with Figure(path, (10, 4), columns=2) as (rate, latency):
         good = [sum(request.ok for request in found) / BIN_S for found in members]
         bad = [sum(not request.ok for request in found) / BIN_S for found in members]
-        rate.step(at_s, good, where="post", color=COLOURS["onnx"], label="answered")
-        rate.step(at_s, bad, where="post", color=COLOURS["ours"], label="failed")
-        rate.axhline(run.slo.requests_per_s, color=COLOURS["torch"], linestyle=":", label="aim")
+        rate.step(at_s, good, where="post", color=BLUE, label="answered")
+        rate.step(at_s, bad, where="post", color=RED, label="failed")
+        rate.axhline(run.slo.requests_per_s, color=GREY, linestyle=":", label="aim")
         rate.set(xlabel="s", ylabel="requests/s", ylim=(0, None))
-        for percent, colour in ((50, COLOURS["onnx"]), (99, COLOURS["ours"])):
+        for percent, colour in ((50, BLUE), (99, RED)):
             values = [
                 percentile([1000 * request.latency_s for request in found if request.ok], percent)
                 for found in members
