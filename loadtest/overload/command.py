@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from loadtest.arguments import at_least_one, positive
 from loadtest.bench.host import this_host
 from loadtest.bench.results import Measured
 from loadtest.overload.measure import CANDIDATES, FACTORS, Plan, measure
@@ -24,7 +25,7 @@ The service is started here, with both caches off; requests of {CANDIDATES} gene
 arrive open loop at {LOADS} of the capacity measured first, then in a burst.
 
 examples:
-  python -m loadtest overload                            about seven minutes
+  python -m loadtest overload                            about six minutes
   python -m loadtest overload --minutes 5 --rounds 1     2× and 5× for five minutes each
   python -m loadtest overload --seconds 2 --rounds 1     a minute: is everything in place?
   python -m loadtest overload --flags "--threads 1"      with flags of `python -m service serve`
@@ -50,19 +51,19 @@ def add_overload(commands: Any) -> None:
     )
     parser.add_argument(
         "--seconds",
-        type=_positive,
+        type=positive,
         default=plan.seconds,
         help="how long each load lasts; default: %(default)g",
     )
     parser.add_argument(
-        "--minutes", type=_positive, help="how long 2× and 5× last; default: as the others"
+        "--minutes", type=positive, help="how long 2× and 5× last; default: as the others"
     )
     parser.add_argument(
-        "--rounds", type=int, default=plan.rounds, help="how often; default: %(default)s"
+        "--rounds", type=at_least_one, default=plan.rounds, help="how often; default: %(default)s"
     )
     parser.add_argument(
         "--deadline-ms",
-        type=_positive,
+        type=positive,
         default=1000 * plan.deadline_s,
         help="every request's deadline; default: %(default)g",
     )
@@ -85,7 +86,7 @@ def run(options: argparse.Namespace, command: str, console: Console) -> int:
         seconds=options.seconds,
         long_s=60 * options.minutes if options.minutes else options.seconds,
         calm_s=min(Plan().calm_s, options.seconds),
-        rounds=max(1, options.rounds),
+        rounds=options.rounds,
         deadline_s=options.deadline_ms / 1000,
     )
     bundle = Bundle.open(options.bundle)
@@ -107,10 +108,3 @@ def run(options: argparse.Namespace, command: str, console: Console) -> int:
     )
     print(write(measured, options.output))
     return 0
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from loadtest.arguments import at_least_one
 from loadtest.server import our_service
 from loadtest.users.crowd import crowd
 from loadtest.users.report import UsersRun, write
@@ -48,14 +49,14 @@ def add_users(commands: Any) -> None:
         help="bundle to serve, whose tokenizer's words the requests have; default: %(default)s",
     )
     parser.add_argument(
-        "--users", type=_at_least_one, default=10, help="how many; default: %(default)s"
+        "--users", type=at_least_one, default=10, help="how many; default: %(default)s"
     )
     parser.add_argument(
-        "--seconds", type=_at_least_one, default=60, help="for how long; default: %(default)s"
+        "--seconds", type=at_least_one, default=60, help="for how long; default: %(default)s"
     )
     parser.add_argument(
         "--candidates",
-        type=_at_least_one,
+        type=at_least_one,
         default=48,
         help="documents a request; default: %(default)s",
     )
@@ -108,10 +109,3 @@ def run(options: argparse.Namespace, command: str, console: Console) -> int:
             f"{verdict.limit:g}{verdict.unit}): {verdict.words.strip('*')}"
         )
     return 0 if all(verdict.met for verdict in found) else MISSED
-
-
-def _at_least_one(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value

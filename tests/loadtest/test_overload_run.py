@@ -51,6 +51,9 @@ def test_bad_arguments_are_named(tmp_path: Path) -> None:
     done = overload("--seconds", "0")
     assert done.returncode == 2
     assert "0 is not above 0" in done.stderr
+    done = overload("--rounds", "0")
+    assert done.returncode == 2
+    assert "0 is not at least 1" in done.stderr
     done = overload("--bundle", tmp_path, "--output", tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("loadtest: ")

@@ -33,7 +33,7 @@ def test_users_of_a_service_started_for_them_meet_easy_thresholds(
     bundle_path: Path, tmp_path: Path, thresholds: Path
 ) -> None:
     done = users(
-        *("--bundle", bundle_path, "--users", "3", "--seconds", "4", "--candidates", "5"),
+        *("--bundle", bundle_path, "--users", "3", "--seconds", "2", "--candidates", "5"),
         *("--slo", thresholds, "--output", tmp_path / "out"),
     )
     assert done.returncode == 0, done.stderr
