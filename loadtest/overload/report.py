@@ -76,7 +76,7 @@ def _origin(measured: Measured[OverloadResult], lengths: str) -> Iterator[str]:
     yield f"`{measured.command}`, {measured.at} UTC, {measured.seconds:.0f} s"
     yield f"{measured.requests} requests; {host.bundle}; commit {host.commit}"
     yield f"`serve` with both caches off, so that every request costs all its work{_flags(result)}"
-    yield f"{len(result.rounds)} rounds; measured after the warm-up for: {lengths}"
+    yield f"rounds: {len(result.rounds)}; each load was measured, its warm-up aside, for: {lengths}"
 
 
 def _flags(result: OverloadResult) -> str:
