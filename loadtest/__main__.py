@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _stop)  # so that servers are ended then too
     console = Console(stderr=True)
     try:
-        code: int = options.run(options, shlex.join(["python", "-m", "loadtest", *given]), console)
+        code: int = options.run(options, _shown(given), console)
     except ERRORS as error:
         print(f"loadtest: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_RUN
@@ -75,6 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("stopped; `bench` goes on after its finished sections", file=sys.stderr)
         return STOPPED
     return code
+
+
+def _shown(given: Sequence[str]) -> str:
+    """Return the command line for the report, without the paths of this machine."""
+    shown = ("DIR" if Path(argument).is_absolute() else argument for argument in given)
+    return shlex.join(["python", "-m", "loadtest", *shown])
 
 
 def _bench(options: argparse.Namespace, command: str, console: Console) -> int:
