@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from loadtest.bench.goals import verdicts
+from loadtest.bench.goals import Verdict, verdicts
 from loadtest.bench.results import Host, Measured, PeersResult
 from loadtest.bench.tables import (
     cache_table,
@@ -83,6 +83,12 @@ def render(results: Results, plots: Mapping[str, Sequence[str]]) -> str:
 
 
 def _goals(results: Results) -> list[str]:
+    decided = tuple(verdicts(results))
+    return ["## Goals", goals_table(decided)] if decided else []
+
+
+def goals_table(decided: Iterable[Verdict]) -> str:
+    """Return what was aimed for, what was measured, and by how much it is missed."""
     rows = [
         (
             verdict.goal,
@@ -91,11 +97,9 @@ def _goals(results: Results) -> list[str]:
             f"{'≤' if verdict.at_most else '≥'} {verdict.limit:.2f}{verdict.unit}",
             verdict.words,
         )
-        for verdict in verdicts(results)
+        for verdict in decided
     ]
-    if not rows:
-        return []
-    return ["## Goals", table(("goal", "configuration", "measured", "aim", ""), rows)]
+    return table(("goal", "configuration", "measured", "aim", ""), rows)
 
 
 def _origin(results: Results) -> list[str]:
@@ -120,13 +124,14 @@ def _origin(results: Results) -> list[str]:
         "bundle",
         "load before",
     )
-    hosts = {_host(measured.host): None for measured in results.values()}
+    hosts = {host_line(measured.host): None for measured in results.values()}
     commands = {f"`{measured.command}`": None for measured in results.values()}
     about = "\n".join(f"- {line}" for line in (*hosts, *commands))
     return ["## Where and how", about, table(headings, rows)]
 
 
-def _host(host: Host) -> str:
+def host_line(host: Host) -> str:
+    """Return the machine and what it runs in one line."""
     versions = ", ".join(f"{name} {version}" for name, version in host.versions.items())
     return (
         f"{host.cpu}, {host.cores} cores, {host.memory_gb:.0f} GB ({', '.join(host.flags)}); "
