@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,10 +24,12 @@ class Service:
     Attributes:
         process: The process.
         url: Where it listens.
+        errors: What it logged as errors, and how often.
     """
 
     process: subprocess.Popen[bytes]
     url: str = ""
+    errors: Counter[str] = field(default_factory=Counter)
     _ready: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -41,6 +44,8 @@ class Service:
             entry = json.loads(line)
             if entry["message"].startswith("listening on"):
                 self.url = f"http://{entry['host']}:{entry['port']}"
+            if entry["level"] == "error":
+                self.errors[entry["message"]] += 1
             if entry["message"] == "ready":
                 self._ready.set()
         self._ready.set()

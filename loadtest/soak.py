@@ -73,7 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         found = series.mb_per_hour
         verdicts.append(found.low if leak_bytes else found.high)
-        print(_line(series, leak_bytes))
+        print(_line(series, leak_bytes), flush=True)
+        for message, times in running.errors.items():
+            print(f"  logged {times} times: {message}")
     bounded, caught = verdicts[0] < LIMIT_MB_PER_HOUR, verdicts[1] > LIMIT_MB_PER_HOUR
     print(f"bounded: {'yes' if bounded else 'NO'}; leak caught: {'yes' if caught else 'NO'}")
     return 0 if bounded and caught else 1
