@@ -134,7 +134,7 @@ class Run:
                 def say(text: str, name: str = name) -> None:
                     progress.update(task, description=f"[bold]{name}[/]: {text}")
                     if not console.is_terminal:
-                        console.print(f"{name}: {text}", highlight=False)
+                        console.print(f"{name}: {text}", highlight=False, soft_wrap=True)
 
                 if kept := self._store.find(name):
                     found[name] = section.model.model_validate_json(kept)

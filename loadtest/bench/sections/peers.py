@@ -114,7 +114,7 @@ def _peers(
             detail = f"{peer.package} {version_of(python, peer.package)}; {peer.settings}"
             server = stack.enter_context(_start(peer, python, weights, subject.cache))
         except (PeerMissingError, ServerError) as error:
-            missing = " ".join(str(error).split())
+            missing = " ".join(str(error).replace(str(subject.cache), "CACHE").split())
         row = PeerRow(name=peer.name, engine=peer.engine, detail=detail, missing=missing)
         found.append(_Contestant(row, server, peer.path, bodies, _rerank_scores))
     return found
