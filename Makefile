@@ -9,7 +9,7 @@ PIP_INSTALL = bin/pip install --quiet --disable-pip-version-check --constraint c
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check bench lock image image-test clean
+.PHONY: help serve test check bench overload loadtest loadtest-ui lock image image-test clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,16 @@ check:  ## Run every check and test in the environment `make test` has made
 bench: .venv-bench/.ready  ## Compare with bare ONNX Runtime and with peers; DATA=DIR for real text
 	.venv-bench/bin/python -m loadtest bench $(if $(DATA),--data $(DATA)) $(BENCH)
 
+overload: .venv-loadtest/.ready  ## Offer the service up to five times what it can do, and report
+	.venv-loadtest/bin/python -m loadtest overload $(OVERLOAD)
+
+loadtest: .venv-loadtest/.ready  ## Hold URL, or a service of its own, against loadtest/slo.toml
+	.venv-loadtest/bin/python -m loadtest users $(if $(URL),--url $(URL)) $(LOADTEST)
+
+loadtest-ui: .venv-loadtest/.ready  ## The same users on a page, 127.0.0.1:8089, against URL or PORT
+	.venv-loadtest/bin/python -m locust --locustfile loadtest/locustfile.py --web-host 127.0.0.1 \
+		--host $(or $(URL),http://$(HOST):$(PORT))
+
 lock: .venv-lock/.ready  ## Resolve pyproject.toml into constraints.txt anew
 	.venv-lock/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
 		--no-annotate --custom-compile-command "make lock" --quiet --output-file constraints.txt
@@ -41,16 +51,20 @@ image-test:  ## Build the image, run it read-only without a network, and rank in
 	deploy/image/test.sh $(IMAGE)
 
 clean:  ## Remove the environments, the caches and what was built
-	rm -rf .venv .venv-serve .venv-bench .venv-lock .bench build *.egg-info service/scorers/*.so
+	rm -rf .venv .venv-serve .venv-loadtest .venv-bench .venv-lock .bench build *.egg-info
+	rm -rf service/scorers/*.so
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 KERNEL := $(wildcard service/scorers/kernel/*)
 
-.venv-serve/.ready: pyproject.toml constraints.txt $(KERNEL)
-	$(call make_venv,.venv-serve)
-	@echo "Installing the service into .venv-serve ..."
-	@.venv-serve/$(PIP_INSTALL) --editable '.[cpu]'
+.venv-serve/.ready: EXTRAS = cpu
+.venv-loadtest/.ready: EXTRAS = cpu,loadtest
+
+.venv-serve/.ready .venv-loadtest/.ready: pyproject.toml constraints.txt $(KERNEL)
+	$(call make_venv,$(@D))
+	@echo "Installing the service into $(@D) ..."
+	@$(@D)/$(PIP_INSTALL) --editable '.[$(EXTRAS)]'
 	@touch $@
 
 .venv/.ready: EXTRAS = cpu,training,export,loadtest,dev

@@ -1,4 +1,4 @@
-"""The command line of the load tests: bench."""
+"""The command line of the load tests: bench, overload, users."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ from loadtest.bench.run import SECTIONS, Run
 from loadtest.bench.subject import BenchError, Subject, default_services
 from loadtest.client import ClientError
 from loadtest.judged import DataError, JudgedFolder
+from loadtest.overload.command import add_overload
 from loadtest.peers.environments import PeerMissingError
 from loadtest.peers.peer import PEERS
 from loadtest.server import ServerError
+from loadtest.users.command import add_users
+from loadtest.users.slo import SloError
 from loadtest.weights import WeightsError
 from service.contract.bundle import Bundle, BundleError
 
@@ -33,6 +36,7 @@ ERRORS = (
     DataError,
     PeerMissingError,
     ServerError,
+    SloError,
     WeightsError,
     OSError,
     ValueError,
@@ -63,15 +67,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _stop)  # so that servers are ended then too
     console = Console(stderr=True)
     try:
-        report = _run(options, _shown(given)).finish(console)
+        code: int = options.run(options, _shown(given), console)
     except ERRORS as error:
         print(f"loadtest: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_RUN
     except KeyboardInterrupt:
-        print("stopped; the same command goes on after the finished sections", file=sys.stderr)
+        print("stopped; `bench` goes on after its finished sections", file=sys.stderr)
         return STOPPED
-    print(report)
-    return 0
+    return code
 
 
 def _shown(given: Sequence[str]) -> str:
@@ -80,7 +83,7 @@ def _shown(given: Sequence[str]) -> str:
     return shlex.join(["python", "-m", "loadtest", *shown])
 
 
-def _run(options: argparse.Namespace, command: str) -> Run:
+def _bench(options: argparse.Namespace, command: str, console: Console) -> int:
     bundle = Bundle.open(options.bundle)
     subject = Subject(
         bundle=bundle,
@@ -94,14 +97,16 @@ def _run(options: argparse.Namespace, command: str) -> Run:
     default = options.cache / "quick" if options.quick else Path("docs/benchmarks")
     only = options.only or tuple(SECTIONS)
     sections = {name: section for name, section in SECTIONS.items() if name in only}
-    return Run(subject, sections, options.output or default, command, options.fresh)
+    run = Run(subject, sections, options.output or default, command, options.fresh)
+    print(run.finish(console))
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m loadtest", description="Measure a running service."
     )
-    commands = parser.add_subparsers(required=True, metavar="bench")
+    commands = parser.add_subparsers(required=True, metavar="command")
     sections = "\n".join(f"  {name:<11}{section.about}" for name, section in SECTIONS.items())
     bench = commands.add_parser(
         "bench",
@@ -112,6 +117,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_options(bench)
+    bench.set_defaults(run=_bench)
+    add_overload(commands)
+    add_users(commands)
     return parser
 
 

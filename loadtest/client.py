@@ -13,11 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import httptools
+from loadtest.connection import FAILURES, REQUEST_TIMEOUT_S, Connection, post
 
-REQUEST_TIMEOUT_S = 120.0
 START_TIMEOUT_S = 60.0
 
 
@@ -120,92 +118,28 @@ def drive(
     return Load(answers, json.loads(first)["cpu_share"])
 
 
-class _Connection(asyncio.Protocol):
-    """One HTTP/1.1 connection with one request on its way."""
-
-    def __init__(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
-        self._body: list[bytes] = []
-        self._answer: asyncio.Future[tuple[int, bytes]] | None = None
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            self._fail(error)
-
-    def on_body(self, data: bytes) -> None:
-        """Keep a part of the answer."""
-        self._body.append(data)
-
-    def on_message_complete(self) -> None:
-        """Hand the answer over."""
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_result((self._parser.get_status_code(), b"".join(self._body)))
-        self._body = []
-        if not self._parser.should_keep_alive():
-            self.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
-        self._fail(exc or ConnectionResetError("the server closed the connection"))
-
-    @property
-    def open(self) -> bool:
-        """Whether a request can be sent."""
-        return self._transport is not None
-
-    async def ask(self, request: bytes) -> tuple[int, bytes]:
-        """Send a request and return the answer's status and body."""
-        if self._transport is None:
-            raise ConnectionResetError("the server closed the connection")
-        self._answer = asyncio.get_running_loop().create_future()
-        self._transport.write(request)
-        return await asyncio.wait_for(self._answer, REQUEST_TIMEOUT_S)
-
-    def close(self) -> None:
-        """Close the connection."""
-        if self._transport is not None:
-            self._transport.close()
-            self._transport = None
-
-    def _fail(self, error: Exception) -> None:
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(error)
-
-
 async def _load(
     url: str, bodies: Sequence[bytes], *, clients: int, seconds: float, requests: int
 ) -> tuple[list[Answer], float]:
     """Return the answers and the share of a core that it took to get them."""
-    parts = urlsplit(url)
-    head = f"POST {parts.path or '/'} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
-    head += "Content-Type: application/json\r\nContent-Length: "
-    ready = [head.encode() + b"%d\r\n\r\n" % len(body) + body for body in bodies]
+    ready = [post(url, body) for body in bodies]
     answers: list[Answer] = []
     numbers: Iterator[int] = iter(range(requests))
     loop = asyncio.get_running_loop()
     began = loop.time()
 
     async def client() -> None:
-        connection: _Connection | None = None
+        connection: Connection | None = None
         for number in numbers:
             sent = loop.time()
             if sent - began > seconds:
                 break
             try:
                 if connection is None or not connection.open:
-                    _, connection = await loop.create_connection(
-                        _Connection, parts.hostname or "", parts.port or 80
-                    )
-                status, body = await connection.ask(ready[number % len(ready)])
-                text = body.decode()
-            except (OSError, TimeoutError, ValueError, httptools.HttpParserError) as error:
+                    connection = await Connection.to(url)
+                reply = await connection.ask(ready[number % len(ready)])
+                status, text = reply.status, reply.body.decode()
+            except FAILURES as error:
                 status, text = 0, repr(error)
                 if connection is not None:
                     connection.close()

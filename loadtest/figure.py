@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 DPI = 120
+RED, BLUE, GREY, BLACK = "#c8102e", "#1f6f8b", "#7a7a7a", "#333333"
 
 
 class Figure:

@@ -7,13 +7,16 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+ROOT = Path(__file__).parents[1]
 READY_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 20.0
 LAST_BYTES = 1500
@@ -113,6 +116,13 @@ def running(
             yield server
         finally:
             server.stop()
+
+
+def our_service(bundle: Path, *flags: str) -> AbstractContextManager[Server]:
+    """Start `python -m service serve` with a bundle and more flags; see `running`."""
+    command = [sys.executable, "-m", "service", "serve", "--port", "{port}"]
+    command += ["--bundle", str(bundle.resolve()), "--log-level", "error", *flags]
+    return running(command, ready="/readyz", cwd=ROOT)
 
 
 def _free_port() -> int:

@@ -47,6 +47,8 @@ class Verdict:
         """The verdict for a table, with the distance where the goal is missed."""
         if self.met:
             return "met"
+        if not self.limit:
+            return "**missed**"
         return f"**missed by {100 * abs(1 - self.found / self.limit):.0f} %**"
 
 

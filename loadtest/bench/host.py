@@ -9,7 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from loadtest.bench.results import Host
-from loadtest.bench.subject import ROOT, cores
+from loadtest.bench.subject import cores
+from loadtest.server import ROOT
 from service.contract.bundle import Bundle
 
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from loadtest.bench.goals import verdicts
-from loadtest.bench.results import Host, Measured, PeersResult
+from loadtest.bench.goals import Verdict, verdicts
+from loadtest.bench.results import EngineResult, Host, Measured, PeersResult
 from loadtest.bench.tables import (
     cache_table,
     cost_table,
@@ -15,6 +15,7 @@ from loadtest.bench.tables import (
     peers_table,
     table,
 )
+from loadtest.statistics import median_ratio
 
 Results = Mapping[str, Measured[Any]]
 
@@ -83,6 +84,12 @@ def render(results: Results, plots: Mapping[str, Sequence[str]]) -> str:
 
 
 def _goals(results: Results) -> list[str]:
+    decided = tuple(verdicts(results))
+    return ["## Goals", goals_table(decided)] if decided else []
+
+
+def goals_table(decided: Iterable[Verdict]) -> str:
+    """Return what was aimed for, what was measured, and by how much it is missed."""
     rows = [
         (
             verdict.goal,
@@ -91,11 +98,9 @@ def _goals(results: Results) -> list[str]:
             f"{'≤' if verdict.at_most else '≥'} {verdict.limit:.2f}{verdict.unit}",
             verdict.words,
         )
-        for verdict in verdicts(results)
+        for verdict in decided
     ]
-    if not rows:
-        return []
-    return ["## Goals", table(("goal", "configuration", "measured", "aim", ""), rows)]
+    return table(("goal", "configuration", "measured", "aim", ""), rows)
 
 
 def _origin(results: Results) -> list[str]:
@@ -120,13 +125,14 @@ def _origin(results: Results) -> list[str]:
         "bundle",
         "load before",
     )
-    hosts = {_host(measured.host): None for measured in results.values()}
+    hosts = {host_line(measured.host): None for measured in results.values()}
     commands = {f"`{measured.command}`": None for measured in results.values()}
     about = "\n".join(f"- {line}" for line in (*hosts, *commands))
     return ["## Where and how", about, table(headings, rows)]
 
 
-def _host(host: Host) -> str:
+def host_line(host: Host) -> str:
+    """Return the machine and what it runs in one line."""
     versions = ", ".join(f"{name} {version}" for name, version in host.versions.items())
     return (
         f"{host.cpu}, {host.cores} cores, {host.memory_gb:.0f} GB ({', '.join(host.flags)}); "
@@ -142,6 +148,8 @@ def _notes(results: Results) -> Iterator[str]:
                 f"The machine was busy before `{name}`: load {host.load_before:.1f} on "
                 f"{host.cores} cores. Take its ratios, not its milliseconds."
             )
+    if "engine" in results:
+        yield from _engine_notes(results["engine"].result)
     if "peers" in results:
         yield from _peer_notes(results["peers"].result)
     yield "Fewer than 100 requests have no 99th percentile; `≤` then stands before their largest."
@@ -149,6 +157,16 @@ def _notes(results: Results) -> Iterator[str]:
         "Generated requests have real words, lengths and repeats but no meaning; speed does not "
         "depend on it, agreement of rankings does."
     )
+
+
+def _engine_notes(result: EngineResult) -> Iterator[str]:
+    floors = {row.name: row for row in result.loops.values()}
+    for row in result.services:
+        if median_ratio(row.tokens_per_s, floors[row.floor].tokens_per_s) > 1:
+            yield (
+                f"`{row.name}` came out faster than its own bare loop, which cannot be: the machine "
+                "was too busy for this ratio. Measure `--only engine` again."
+            )
 
 
 def _peer_notes(result: PeersResult) -> Iterator[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -15,12 +14,10 @@ from loadtest.client import Load
 from loadtest.judged import JudgedFolder
 from loadtest.lengths import Kind
 from loadtest.payloads import Generator
-from loadtest.server import Server, running
+from loadtest.server import Server, our_service
 from service.contract.bundle import Bundle
 from service.contract.types import RankingExample
 from service.scorers.scorer import EngineName, choose_engine
-
-ROOT = Path(__file__).parents[2]
 
 NO_CACHES = ("--token-cache-mb", "0", "--score-cache-mb", "0")
 
@@ -53,9 +50,7 @@ class Subject:
 
     def serve(self, name: str, *flags: str) -> AbstractContextManager[Server]:
         """Start a configuration of the service with more flags."""
-        command = [sys.executable, "-m", "service", "serve", "--port", "{port}"]
-        command += ["--bundle", str(self.bundle.root.resolve()), "--log-level", "error"]
-        return running([*command, *self.services[name], *flags], ready="/readyz", cwd=ROOT)
+        return our_service(self.bundle.root, *self.services[name], *flags)
 
     def engine(self, name: str) -> EngineName:
         """Return what runs the model in a configuration of the service."""

@@ -13,12 +13,12 @@ import numpy as np
 
 from loadtest.bench.bare import bare_loop
 from loadtest.bench.results import PeerRow, PeersResult
-from loadtest.bench.subject import NO_CACHES, ROOT, BenchError, Subject, cores, require_success
+from loadtest.bench.subject import NO_CACHES, BenchError, Subject, cores, require_success
 from loadtest.client import Answer, Load, drive
 from loadtest.payloads import rank_body
 from loadtest.peers.environments import PeerMissingError, python_of, version_of
 from loadtest.peers.peer import ENVIRON, PEERS, Peer
-from loadtest.server import Server, ServerError, running
+from loadtest.server import ROOT, Server, ServerError, running
 from loadtest.statistics import median
 from loadtest.weights import Weights, prepare_weights
 from service.contract.agreement import kendall_tau_b
