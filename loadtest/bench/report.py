@@ -164,8 +164,8 @@ def _engine_notes(result: EngineResult) -> Iterator[str]:
     for row in result.services:
         if median_ratio(row.tokens_per_s, floors[row.floor].tokens_per_s) > 1:
             yield (
-                f"`{row.name}` came out faster than its own bare loop, which cannot be: the machine "
-                "was too busy for this ratio. Measure `--only engine` again."
+                f"`{row.name}` came out faster than its own bare loop, which cannot be: the machine"
+                " was too busy for this ratio. Measure `--only engine` again."
             )
 
 
