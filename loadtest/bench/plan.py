@@ -12,6 +12,8 @@ class Plan:
     Attributes:
         rounds: How often what is compared takes turns; a ratio is the median of its rounds.
         window_s: How long one side of a comparison runs in a round.
+        engine_rounds: The same for services against bare loops, whose ratio is near 1.
+        engine_s: How long one side runs in such a round.
         search_s: How long each setting of a bare loop is tried, twice.
         clients: Clients at saturation.
         overhead_requests: Requests whose time outside the stages is taken.
@@ -24,6 +26,8 @@ class Plan:
 
     rounds: int = 3
     window_s: float = 4.0
+    engine_rounds: int = 7
+    engine_s: float = 2.0
     search_s: float = 0.7
     clients: int = 4
     overhead_requests: int = 300
@@ -38,6 +42,8 @@ FULL = Plan()
 QUICK = Plan(
     rounds=1,
     window_s=1.0,
+    engine_rounds=1,
+    engine_s=0.5,
     search_s=0.2,
     clients=2,
     overhead_requests=20,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from loadtest.bench.goals import Verdict, verdicts
-from loadtest.bench.results import Host, Measured, PeersResult
+from loadtest.bench.results import EngineResult, Host, Measured, PeersResult
 from loadtest.bench.tables import (
     cache_table,
     cost_table,
@@ -15,6 +15,7 @@ from loadtest.bench.tables import (
     peers_table,
     table,
 )
+from loadtest.statistics import median_ratio
 
 Results = Mapping[str, Measured[Any]]
 
@@ -147,6 +148,8 @@ def _notes(results: Results) -> Iterator[str]:
                 f"The machine was busy before `{name}`: load {host.load_before:.1f} on "
                 f"{host.cores} cores. Take its ratios, not its milliseconds."
             )
+    if "engine" in results:
+        yield from _engine_notes(results["engine"].result)
     if "peers" in results:
         yield from _peer_notes(results["peers"].result)
     yield "Fewer than 100 requests have no 99th percentile; `≤` then stands before their largest."
@@ -154,6 +157,16 @@ def _notes(results: Results) -> Iterator[str]:
         "Generated requests have real words, lengths and repeats but no meaning; speed does not "
         "depend on it, agreement of rankings does."
     )
+
+
+def _engine_notes(result: EngineResult) -> Iterator[str]:
+    floors = {row.name: row for row in result.loops.values()}
+    for row in result.services:
+        if median_ratio(row.tokens_per_s, floors[row.floor].tokens_per_s) > 1:
+            yield (
+                f"`{row.name}` came out faster than its own bare loop, which cannot be: the machine"
+                " was too busy for this ratio. Measure `--only engine` again."
+            )
 
 
 def _peer_notes(result: PeersResult) -> Iterator[str]:

@@ -197,3 +197,12 @@ def test_plots_are_written_and_alike_for_alike_results(tmp_path: Path) -> None:
     assert all(data.startswith(b"\x89PNG") for data in first.values())
     draw(RESULTS, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.png")} == first
+
+
+def test_service_faster_than_its_own_engine_is_called_noise() -> None:
+    found = RESULTS["engine"].result
+    (service,) = found.services
+    fast = service.model_copy(update={"tokens_per_s": (300, 80)})
+    noisy = measured("engine", found.model_copy(update={"services": (fast,)}))
+    assert "`native` came out faster than its own bare loop" in render({"engine": noisy}, {})
+    assert "came out faster" not in render(RESULTS, {})

@@ -46,13 +46,13 @@ def measure(subject: Subject) -> EngineResult:
         best = {kind: max(found, key=found.__getitem__) for kind, found in searched.items()}
         loads: dict[str, list[Load]] = {name: [] for name in servers}
         runs: dict[str, list[Run]] = {kind: [] for kind in loops}
-        for number in range(subject.plan.rounds):
+        for number in range(subject.plan.engine_rounds):
             for name, server in servers.items():
                 subject.say(f"round {number + 1}: {name}")
                 loads[name].append(_load(subject, server, bodies, name))
             for kind, loop in loops.items():
                 subject.say(f"round {number + 1}: {LOOPS[kind]}")
-                runs[kind].append(loop.run(best[kind], subject.plan.window_s))
+                runs[kind].append(loop.run(best[kind], subject.plan.engine_s))
     counts = subject.token_counts(requests)
     return EngineResult(
         pair_tokens=sum(counts) / len(pairs),
@@ -94,7 +94,7 @@ def _search(subject: Subject, loop: BareLoop, kind: str) -> dict[Setting, float]
 def _load(subject: Subject, server: Server, bodies: Sequence[bytes], name: str) -> Load:
     plan = subject.plan
     with server.turn() as url:
-        load = drive(f"{url}/rank", bodies, clients=plan.clients, seconds=plan.window_s)
+        load = drive(f"{url}/rank", bodies, clients=plan.clients, seconds=plan.engine_s)
     return require_success(load, name)
 
 
