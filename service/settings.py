@@ -78,7 +78,7 @@ class Settings(BaseSettings):
         default=48, ge=1, le=1024, description="Most pairs the engine is handed at a time."
     )
     launch_tokens: int = Field(
-        default=256,
+        default=512,
         ge=1,
         description="Most tokens the engine is handed at a time. An urgent request waits for one "
         "such launch: smaller is fairer, larger has less overhead.",

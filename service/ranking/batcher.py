@@ -61,7 +61,7 @@ class Batcher:
         *,
         pace: Pace,
         max_batch: int = 48,
-        launch_tokens: int = 256,
+        launch_tokens: int = 512,
     ) -> None:
         """Stand before an engine; `start` begins to launch.
 
