@@ -31,10 +31,14 @@ class Server:
 
     Attributes:
         url: Where it listens.
+        pid: Of its first process.
+        log: What it writes, as long as it runs.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], url: str) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], url: str, log: Path) -> None:
         self.url = url
+        self.pid = process.pid
+        self.log = log
         self._process = process
 
     @contextlib.contextmanager
@@ -58,7 +62,7 @@ class Server:
             self._signal(signal.SIGKILL)
             self._process.wait(STOP_TIMEOUT_S)
 
-    def await_ready(self, path: str, log: Path) -> None:
+    def await_ready(self, path: str) -> None:
         """Return once path answers 200.
 
         Raises:
@@ -67,9 +71,9 @@ class Server:
         end = time.monotonic() + READY_TIMEOUT_S
         while not _answers(self.url + path):
             if self._process.poll() is not None:
-                raise ServerError(f"it ended with {self._process.returncode}: {_tail(log)}")
+                raise ServerError(f"it ended with {self._process.returncode}: {_tail(self.log)}")
             if time.monotonic() > end:
-                raise ServerError(f"not ready after {READY_TIMEOUT_S:.0f} s: {_tail(log)}")
+                raise ServerError(f"not ready after {READY_TIMEOUT_S:.0f} s: {_tail(self.log)}")
             time.sleep(0.05)
 
     def _signal(self, sig: signal.Signals) -> None:
@@ -110,9 +114,9 @@ def running(
             )
         except OSError as error:
             raise ServerError(str(error)) from None
-        server = Server(process, f"http://127.0.0.1:{port}")
+        server = Server(process, f"http://127.0.0.1:{port}", Path(log.name))
         try:
-            server.await_ready(ready, Path(log.name))
+            server.await_ready(ready)
             yield server
         finally:
             server.stop()

@@ -15,9 +15,10 @@ from time import monotonic
 
 import httpx
 
-from loadtest.process import Service, service
+from loadtest.server import Server
 from loadtest.shapes import Shape, shapes
 from loadtest.trend import Trend, floors, trend
+from loadtest.watched import logged_errors, rss_bytes, service
 
 CLIENTS = 4
 SAMPLE_S = 0.1
@@ -26,6 +27,9 @@ MB = 1_000_000
 ABANDONED = 0
 
 LIMIT_MB_PER_HOUR = 5.0
+LEAST_MINUTES = 1
+"""The control runs a sixth of it: 100 samples, 5 a block."""
+
 LEAK_BYTES = 20_000
 """What the control keeps of each request."""
 
@@ -63,18 +67,22 @@ class Series:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Soak the service, then one that leaks; return 0 where only the latter's memory rises."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.minutes < LEAST_MINUTES:
+        parser.error(f"--minutes: at least {LEAST_MINUTES} for a trend, got {options.minutes:g}")
     flags = ("--bundle", options.bundle, *SMALL_CACHES, "--log-level", "info")
     verdicts = []
     for leak_bytes, minutes in ((0, options.minutes), (LEAK_BYTES, options.minutes / 6)):
-        with service(*flags, leak_bytes=leak_bytes) as running:
+        with service(*flags, leak_bytes=leak_bytes) as server:
             series = asyncio.run(
-                soak(running, seconds=60 * minutes, warm_up_requests=options.warm_up_requests)
+                soak(server, seconds=60 * minutes, warm_up_requests=options.warm_up_requests)
             )
+            errors = logged_errors(server)
         found = series.mb_per_hour
         verdicts.append(found.low if leak_bytes else found.high)
         print(_line(series, leak_bytes), flush=True)
-        for message, times in running.errors.items():
+        for message, times in errors.items():
             print(f"  logged {times} times: {message}")
     bounded, caught = verdicts[0] < LIMIT_MB_PER_HOUR, verdicts[1] > LIMIT_MB_PER_HOUR
     print(f"bounded: {'yes' if bounded else 'NO'}; leak caught: {'yes' if caught else 'NO'}")
@@ -106,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 async def soak(
-    running: Service,
+    server: Server,
     *,
     seconds: float,
     warm_up_requests: int,
@@ -121,7 +129,7 @@ async def soak(
     series = Series()
     source = shapes(seed=seed, max_candidates=max_candidates)
     async with (
-        httpx.AsyncClient(base_url=running.url, timeout=300) as http,
+        httpx.AsyncClient(base_url=server.url, timeout=300) as http,
         asyncio.TaskGroup() as group,
     ):
         clients = [group.create_task(_ask_on(http, source, series)) for _ in range(CLIENTS)]
@@ -131,7 +139,7 @@ async def soak(
         while (since := monotonic() - began) < seconds:
             series.seconds.append(since)
             series.requests.append(series.endings.total())
-            series.rss_bytes.append(running.rss_bytes)
+            series.rss_bytes.append(rss_bytes(server))
             await asyncio.sleep(SAMPLE_S)
         for client in clients:
             client.cancel()

@@ -3,8 +3,8 @@
 import asyncio
 from pathlib import Path
 
-from loadtest.process import service
 from loadtest.soak import SMALL_CACHES, Series, soak
+from loadtest.watched import service
 
 LEAK_BYTES = 40_000
 SECONDS = 4
@@ -12,8 +12,8 @@ SECONDS = 4
 
 def watched(bundle: Path, *, leak_bytes: int) -> Series:
     flags = ("--bundle", str(bundle), "--threads", "1", *SMALL_CACHES)
-    with service(*flags, leak_bytes=leak_bytes) as running:
-        return asyncio.run(soak(running, seconds=SECONDS, warm_up_requests=400, max_candidates=30))
+    with service(*flags, leak_bytes=leak_bytes) as server:
+        return asyncio.run(soak(server, seconds=SECONDS, warm_up_requests=400, max_candidates=30))
 
 
 def test_memory_comes_to_rest_and_a_leak_is_caught(bundle_path: Path) -> None:
