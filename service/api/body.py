@@ -64,8 +64,7 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
             raise ClientDisconnect from None
         raise
     finally:
-        watcher.cancel()
-        await asyncio.gather(watcher, return_exceptions=True)
+        watcher.cancel()  # not awaited: it cannot cancel us any more, and others would go first
 
 
 async def _disconnect(request: Request) -> None:

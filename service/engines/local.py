@@ -12,6 +12,7 @@ import numpy as np
 from service.contract.encoding import TokenPair
 from service.contract.types import Float32s, Scores
 from service.engines.engine import EngineError
+from service.runtime import step_back
 from service.scorers.portions import portions
 from service.scorers.scorer import Scorer
 
@@ -31,7 +32,7 @@ class LocalEngine:
             workers: Calls that run side by side.
         """
         self._scorer = scorer
-        self._threads = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="score")
+        self._threads = ThreadPoolExecutor(workers, "score", initializer=step_back)
 
     async def score(self, pairs: Sequence[TokenPair], deadline: float) -> Scores:
         """Return one score a pair; the deadline is checked between portions.

@@ -16,6 +16,7 @@ from service.contract.types import Candidate, Scores
 from service.ranking.admission import Ticket
 from service.ranking.caches import DocumentTokenCache, Queue, ScoreCache
 from service.ranking.cost import NOTHING, Cost, cost_of_bytes, document_bytes, tokens_of
+from service.runtime import step_back
 
 
 class Lane(Protocol):
@@ -77,8 +78,8 @@ class LocalLane:
         self._tokens = tokens
         self._scores = scores
         # Two, so that a long request's tokenising does not hold up a short one's.
-        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokenise")
-        self._low_threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenise-low")
+        self._threads = ThreadPoolExecutor(2, "tokenise", initializer=step_back)
+        self._low_threads = ThreadPoolExecutor(1, "tokenise-low", initializer=step_back)
 
     def price(
         self, query: str, candidates: Sequence[Candidate], fits: Callable[[Cost], bool]

@@ -39,6 +39,7 @@ class Client:
                 answer = await while_connected(request, work)
             except ClientDisconnect:
                 answer = "client left"
+            await settle()
             assert self.listening == 0
             return answer, task.cancelling()
 
@@ -133,3 +134,16 @@ async def test_leaving_as_the_work_ends_is_either_and_leaves_nothing_behind() ->
             answer, pending = await task
         assert answer in ("done", "client left")
         assert pending == 0
+
+
+async def test_an_answer_that_is_there_at_once_waits_for_nobody() -> None:
+    others: list[str] = []
+    request = Request({"type": "http", "headers": []}, Client().receive)
+
+    async def refuse() -> str:
+        return "refused"
+
+    asyncio.get_running_loop().call_soon(others.append, "another request")
+    assert await while_connected(request, refuse()) == "refused"
+    assert not others
+    await settle()

@@ -1,14 +1,20 @@
 """The engine in this process: several threads, the same scores."""
 
 import asyncio
+import os
+import sys
+import threading
+from collections.abc import Sequence
 from time import monotonic
 
 import numpy as np
 import pytest
 
 from service.contract.bundle import Bundle, Precision
-from service.contract.types import Candidate
+from service.contract.encoding import TokenPair
+from service.contract.types import Candidate, Float32s
 from service.engines.local import LocalEngine
+from service.runtime import NICENESS
 from service.scorers.onnx import OnnxScorer
 
 pytestmark = pytest.mark.anyio
@@ -37,4 +43,27 @@ async def test_pairs_past_the_deadline_are_left_unscored(bundle: Bundle) -> None
     scores = await engine.score(pairs, monotonic() - 1)
     assert not scores.scored.any()
     assert scores.real_tokens == 0
+    engine.close()
+
+
+class Nicenesses:
+    """A scorer that notes how much the thread it runs on gives way to others."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def score(self, pairs: Sequence[TokenPair]) -> Float32s:
+        self.seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return np.zeros(len(pairs), dtype=np.float32)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities on Linux alone")
+async def test_calls_give_way_to_the_event_loop(bundle: Bundle) -> None:
+    scorer = Nicenesses()
+    engine = LocalEngine(scorer)
+    pairs = bundle.encoder().encode("kettle", [Candidate(None, "the cat")])
+    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    await engine.score(pairs, monotonic() + 60)
+    assert scorer.seen == [NICENESS]
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before < NICENESS
     engine.close()
