@@ -9,7 +9,7 @@ PIP_INSTALL = bin/pip install --quiet --disable-pip-version-check --constraint c
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check bench overload loadtest loadtest-ui lock image image-test clean
+.PHONY: help serve test check bench overload soak loadtest loadtest-ui lock image image-test clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,8 +30,12 @@ check:  ## Run every check and test in the environment `make test` has made
 bench: .venv-bench/.ready  ## Compare with bare ONNX Runtime and with peers; DATA=DIR for real text
 	.venv-bench/bin/python -m loadtest bench $(if $(DATA),--data $(DATA)) $(BENCH)
 
-overload: .venv-loadtest/.ready  ## Offer the service up to five times what it can do, and report
+overload: .venv-loadtest/.ready  ## Offer the service five times what it can do, then soak it
 	.venv-loadtest/bin/python -m loadtest overload $(OVERLOAD)
+	.venv-loadtest/bin/python -m loadtest soak $(SOAK)
+
+soak: .venv-loadtest/.ready  ## Watch memory under requests of every shape, and catch a leak
+	.venv-loadtest/bin/python -m loadtest soak $(SOAK)
 
 loadtest: .venv-loadtest/.ready  ## Hold URL, or a service of its own, against loadtest/slo.toml
 	.venv-loadtest/bin/python -m loadtest users $(if $(URL),--url $(URL)) $(LOADTEST)

@@ -1,4 +1,4 @@
-"""The command line of the load tests: bench, overload, users."""
+"""The command line of the load tests: bench, overload, soak, users."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+import httpx
 from rich.console import Console
 
+from loadtest.arguments import REPORTS, add_command
 from loadtest.bench.plan import FULL, QUICK
 from loadtest.bench.run import SECTIONS, Run
 from loadtest.bench.subject import BenchError, Subject, default_services
@@ -22,6 +24,7 @@ from loadtest.overload.command import add_overload
 from loadtest.peers.environments import PeerMissingError
 from loadtest.peers.peer import PEERS
 from loadtest.server import ServerError
+from loadtest.soak.command import add_soak
 from loadtest.users.command import add_users
 from loadtest.users.slo import SloError
 from loadtest.weights import WeightsError
@@ -38,6 +41,7 @@ ERRORS = (
     ServerError,
     SloError,
     WeightsError,
+    httpx.HTTPError,
     OSError,
     ValueError,
 )
@@ -94,7 +98,7 @@ def _bench(options: argparse.Namespace, command: str, console: Console) -> int:
         cache=options.cache,
         say=lambda _: None,
     )
-    default = options.cache / "quick" if options.quick else Path("docs/benchmarks")
+    default = options.cache / "quick" if options.quick else REPORTS
     only = options.only or tuple(SECTIONS)
     sections = {name: section for name, section in SECTIONS.items() if name in only}
     run = Run(subject, sections, options.output or default, command, options.fresh)
@@ -108,28 +112,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="command")
     sections = "\n".join(f"  {name:<11}{section.about}" for name, section in SECTIONS.items())
-    bench = commands.add_parser(
+    bench = add_command(
+        commands,
         "bench",
-        help="compare the service with the bare engine and with its peers",
+        _bench,
+        about="compare the service with the bare engine and with its peers",
         description="Compare the service with the bare engine and with its peers, and write a "
-        "report with tables and plots.",
+        "report with tables and plots. The bundle needs an int8 model.",
         epilog=EPILOG.format(sections=sections),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        output=None,
     )
     _add_options(bench)
-    bench.set_defaults(run=_bench)
     add_overload(commands)
+    add_soak(commands)
     add_users(commands)
     return parser
 
 
 def _add_options(bench: argparse.ArgumentParser) -> None:
-    bench.add_argument(
-        "--bundle",
-        type=Path,
-        default=Path("models/default"),
-        help="bundle to serve, with an int8 model; default: %(default)s",
-    )
     bench.add_argument(
         "--data",
         type=Path,
@@ -157,15 +157,11 @@ def _add_options(bench: argparse.ArgumentParser) -> None:
         help="a configuration of the service, with flags of `python -m service serve`; may be "
         "repeated; default: the default engine, and ONNX Runtime",
     )
-    bench.add_argument("--quick", action="store_true", help="short measurements: a smoke test")
     bench.add_argument(
-        "--fresh", action="store_true", help="measure again what a stopped run had measured"
+        "--quick", action="store_true", help="short measurements, by default in CACHE/quick"
     )
     bench.add_argument(
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="where to write the report; default: docs/benchmarks, with --quick CACHE/quick",
+        "--fresh", action="store_true", help="measure again what a stopped run had measured"
     )
     bench.add_argument(
         "--cache",

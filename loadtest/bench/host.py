@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from loadtest.bench.results import Host
+from loadtest.bench.results import Host, Measured, Result
 from loadtest.bench.subject import cores
 from loadtest.server import ROOT
 from service.contract.bundle import Bundle
@@ -34,6 +37,30 @@ def this_host(bundle: Bundle) -> Host:
         commit=_commit(),
         bundle=f"{bundle.manifest.name} {bundle.short_version}",
         load_before=round(os.getloadavg()[0], 2),
+    )
+
+
+def noted(
+    kind: type[Measured[Result]],
+    section: str,
+    measure: Callable[[], Result],
+    *,
+    bundle: Bundle,
+    command: str,
+    requests: str,
+) -> Measured[Result]:
+    """Return what measure returns, and when, where and how it did."""
+    host, began = this_host(bundle), time.monotonic()
+    at = datetime.now(UTC).isoformat(timespec="minutes")
+    result = measure()
+    return kind(
+        section=section,
+        at=at,
+        seconds=round(time.monotonic() - began, 1),
+        command=command,
+        requests=requests,
+        host=host,
+        result=result,
     )
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from loadtest.bench.host import this_host
+from loadtest.bench.host import noted
 from loadtest.bench.plots import draw
 from loadtest.bench.report import render
 from loadtest.bench.results import (
@@ -152,16 +150,13 @@ class Run:
 
     def _measured(self, name: str, subject: Subject) -> Measured[Any]:
         section = self.sections[name]
-        host = this_host(subject.bundle)
-        began = time.monotonic()
-        return section.model(
-            section=name,
-            at=datetime.now(UTC).isoformat(timespec="minutes"),
+        return noted(
+            section.model,
+            name,
+            lambda: section.measure(subject),
+            bundle=subject.bundle,
             command=self.command,
             requests=subject.origin(section.kind),
-            host=host,
-            result=section.measure(subject),
-            seconds=round(time.monotonic() - began, 1),
         )
 
     def _fingerprint(self) -> dict[str, Any]:

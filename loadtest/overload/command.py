@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import time
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from loadtest.arguments import at_least_one, positive
-from loadtest.bench.host import this_host
+from loadtest.arguments import add_command, at_least_one, positive
+from loadtest.bench.host import noted
 from loadtest.bench.results import Measured
 from loadtest.overload.measure import CANDIDATES, FACTORS, Plan, measure
 from loadtest.overload.report import write
@@ -34,21 +31,16 @@ examples:
 
 def add_overload(commands: Any) -> None:
     """Add the command to a parser's commands."""
-    parser: argparse.ArgumentParser = commands.add_parser(
+    parser = add_command(
+        commands,
         "overload",
-        help="offer the service up to five times what it can do",
+        run,
+        about="offer the service up to five times what it can do",
         description="Offer the service up to five times what it can do, and write a report with "
         "tables and plots.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     plan = Plan()
-    parser.add_argument(
-        "--bundle",
-        type=Path,
-        default=Path("models/default"),
-        help="bundle to serve; default: %(default)s",
-    )
     parser.add_argument(
         "--seconds",
         type=positive,
@@ -70,14 +62,6 @@ def add_overload(commands: Any) -> None:
     parser.add_argument(
         "--flags", type=shlex.split, default=[], help="more flags of `python -m service serve`"
     )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("docs/benchmarks"),
-        metavar="DIR",
-        help="where to write the report; default: %(default)s",
-    )
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace, command: str, console: Console) -> int:
@@ -90,21 +74,18 @@ def run(options: argparse.Namespace, command: str, console: Console) -> int:
         deadline_s=options.deadline_ms / 1000,
     )
     bundle = Bundle.open(options.bundle)
-    host, began = this_host(bundle), time.monotonic()
-    result = measure(
-        bundle,
-        plan,
-        options.flags,
-        lambda text: console.print(f"overload: {text}", highlight=False),
-    )
-    measured = Measured[OverloadResult](
-        section="overload",
-        at=datetime.now(UTC).isoformat(timespec="minutes"),
-        seconds=round(time.monotonic() - began, 1),
+    measured = noted(
+        Measured[OverloadResult],
+        "overload",
+        lambda: measure(
+            bundle,
+            plan,
+            options.flags,
+            lambda text: console.print(f"overload: {text}", highlight=False),
+        ),
+        bundle=bundle,
         command=command,
         requests="generated web",
-        host=host,
-        result=result,
     )
     print(write(measured, options.output))
     return 0

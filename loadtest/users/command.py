@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from loadtest.arguments import at_least_one
+from loadtest.arguments import add_command, at_least_one
 from loadtest.server import our_service
 from loadtest.users.crowd import crowd
 from loadtest.users.report import UsersRun, write
@@ -33,21 +33,17 @@ With a page to watch and steer (http://127.0.0.1:8089):
 
 def add_users(commands: Any) -> None:
     """Add the command to a parser's commands."""
-    parser: argparse.ArgumentParser = commands.add_parser(
+    parser = add_command(
+        commands,
         "users",
-        help="hold a service against the thresholds of slo.toml",
+        run,
+        about="hold a service against the thresholds of slo.toml",
         description="Let users search a service, and hold their latencies and errors against "
-        "thresholds.",
+        "thresholds. The bundle's tokenizer has the words that requests are made of.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        output=Path("runs/loadtest"),
     )
     parser.add_argument("--url", help="a running service; default: one is started here")
-    parser.add_argument(
-        "--bundle",
-        type=Path,
-        default=Path("models/default"),
-        help="bundle to serve, whose tokenizer's words the requests have; default: %(default)s",
-    )
     parser.add_argument(
         "--users", type=at_least_one, default=10, help="how many; default: %(default)s"
     )
@@ -66,14 +62,6 @@ def add_users(commands: Any) -> None:
         default=Path(__file__).parents[1] / "slo.toml",
         help="thresholds; default: loadtest/slo.toml",
     )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("runs/loadtest"),
-        metavar="DIR",
-        help="where to write the report; default: %(default)s",
-    )
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace, command: str, console: Console) -> int:

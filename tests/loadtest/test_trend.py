@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from loadtest.trend import floors, trend
+from loadtest.soak.trend import floors, trend
 
 HOURS = np.linspace(0, 1, 2_000)
 

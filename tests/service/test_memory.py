@@ -3,8 +3,8 @@
 import asyncio
 from pathlib import Path
 
-from loadtest.soak import SMALL_CACHES, Series, soak
-from loadtest.watched import service
+from loadtest.soak.measure import SMALL_CACHES, Series, soak
+from loadtest.soak.watched import service
 
 LEAK_BYTES = 40_000
 SECONDS = 4

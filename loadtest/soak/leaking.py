@@ -1,7 +1,7 @@
 """A service that leaks on purpose, the control that a soak must catch.
 
-`python -m loadtest.leaking BYTES serve ...` is `python -m service serve ...`, but keeps BYTES more
-with each request that ends.
+`python -m loadtest.soak.leaking BYTES serve ...` is `python -m service serve ...`, but keeps BYTES
+more with each request that ends.
 """
 
 from __future__ import annotations

@@ -1,24 +1,22 @@
-"""A service under requests of every shape for a long time: does its memory stay where it is?
-
-`python -m loadtest.soak --minutes 60`, or `--help`.
-"""
+"""Memory under requests of every shape, for a long time, and of a service that leaks."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
 
 import httpx
 
 from loadtest.server import Server
-from loadtest.shapes import Shape, shapes
-from loadtest.trend import Trend, floors, trend
-from loadtest.watched import logged_errors, rss_bytes, service
+from loadtest.soak.results import Slope, SoakResult, Watch
+from loadtest.soak.shapes import Shape, shapes
+from loadtest.soak.trend import Trend, floors, trend
+from loadtest.soak.watched import logged_errors, rss_bytes, service
+from service.contract.bundle import Bundle
 
 CLIENTS = 4
 SAMPLE_S = 0.1
@@ -26,9 +24,10 @@ BLOCKS = 20
 MB = 1_000_000
 ABANDONED = 0
 
-LIMIT_MB_PER_HOUR = 5.0
 LEAST_MINUTES = 1
 """The control runs a sixth of it: 100 samples, 5 a block."""
+
+CONTROL_SHARE = 1 / 6
 
 LEAK_BYTES = 20_000
 """What the control keeps of each request."""
@@ -65,52 +64,45 @@ class Series:
         return trend(*floors(self.requests, self.rss_bytes, blocks=BLOCKS))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Soak the service, then one that leaks; return 0 where only the latter's memory rises."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    if options.minutes < LEAST_MINUTES:
-        parser.error(f"--minutes: at least {LEAST_MINUTES} for a trend, got {options.minutes:g}")
-    flags = ("--bundle", options.bundle, *SMALL_CACHES, "--log-level", "info")
-    verdicts = []
-    for leak_bytes, minutes in ((0, options.minutes), (LEAK_BYTES, options.minutes / 6)):
-        with service(*flags, leak_bytes=leak_bytes) as server:
-            series = asyncio.run(
-                soak(server, seconds=60 * minutes, warm_up_requests=options.warm_up_requests)
-            )
-            errors = logged_errors(server)
-        found = series.mb_per_hour
-        verdicts.append(found.low if leak_bytes else found.high)
-        print(_line(series, leak_bytes), flush=True)
-        for message, times in errors.items():
-            print(f"  logged {times} times: {message}")
-    bounded, caught = verdicts[0] < LIMIT_MB_PER_HOUR, verdicts[1] > LIMIT_MB_PER_HOUR
-    print(f"bounded: {'yes' if bounded else 'NO'}; leak caught: {'yes' if caught else 'NO'}")
-    return 0 if bounded and caught else 1
+def measure(
+    bundle: Bundle, *, minutes: float, warm_up_requests: int, say: Callable[[str], None]
+) -> SoakResult:
+    """Soak the service, then for a sixth of the time one that leaks.
+
+    Args:
+        bundle: What is served.
+        minutes: How long memory is watched; at least `LEAST_MINUTES`.
+        warm_up_requests: How many are sent before.
+        say: Told what is being done.
+
+    Raises:
+        ServerError: The service did not get ready.
+        httpx.HTTPError: It broke a connection or could not be reached.
+    """
+    say(f"the service, {minutes:g} minutes after {warm_up_requests} requests to warm up")
+    steady = _watch(bundle, 0, minutes, warm_up_requests)
+    minutes *= CONTROL_SHARE
+    say(f"one that keeps {LEAK_BYTES} bytes of each request, {minutes:.1f} minutes")
+    return SoakResult(steady=steady, control=_watch(bundle, LEAK_BYTES, minutes, warm_up_requests))
 
 
-def _line(series: Series, leak_bytes: int) -> str:
-    name = f"control, leaking {leak_bytes} bytes a request" if leak_bytes else "service"
-    hour, each = series.mb_per_hour, series.bytes_per_request
-    endings = ", ".join(f"{status}: {n}" for status, n in sorted(series.endings.items()))
-    return (
-        f"{name}: {series.rss_bytes[0] / MB:.1f} MB after the warm-up, "
-        f"{series.rss_bytes[-1] / MB:.1f} MB after {series.seconds[-1] / 60:.1f} minutes and "
-        f"{series.requests[-1] - series.requests[0]} requests; "
-        f"{hour.slope:.2f} MB/h [{hour.low:.2f}, {hour.high:.2f}], "
-        f"{each.slope:.0f} bytes a request [{each.low:.0f}, {each.high:.0f}]; "
-        f"statuses (0: abandoned) {endings}"
+def _watch(bundle: Bundle, leak_bytes: int, minutes: float, warm_up_requests: int) -> Watch:
+    flags = ("--bundle", str(bundle.root), *SMALL_CACHES, "--log-level", "info")
+    with service(*flags, leak_bytes=leak_bytes) as server:
+        series = asyncio.run(soak(server, seconds=60 * minutes, warm_up_requests=warm_up_requests))
+        errors = logged_errors(server)
+    seconds, lowest = floors(series.seconds, series.rss_bytes, blocks=BLOCKS)
+    return Watch(
+        leak_bytes=leak_bytes,
+        seconds=series.seconds[-1],
+        requests=series.requests[-1] - series.requests[0],
+        block_s=tuple(seconds.round(1).tolist()),
+        floor_mb=tuple((lowest / MB).round(3).tolist()),
+        mb_per_hour=Slope.of(series.mb_per_hour),
+        bytes_per_request=Slope.of(series.bytes_per_request),
+        endings={str(status): times for status, times in sorted(series.endings.items())},
+        errors=dict(errors),
     )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m loadtest.soak", description=main.__doc__)
-    parser.add_argument("--minutes", type=float, default=60, help="after the warm-up; %(default)s")
-    parser.add_argument("--bundle", default="models/default", help="%(default)s")
-    parser.add_argument(
-        "--warm-up-requests", type=int, default=2_000, help="before memory is watched; %(default)s"
-    )
-    return parser
 
 
 async def soak(
@@ -155,17 +147,12 @@ async def _ask(http: httpx.AsyncClient, shape: Shape) -> int:
     if shape.ending == "answer":
         return (await http.post("/rank", content=shape.body)).status_code
     content = shape.body if shape.ending == "leave" else _cut(shape.body)
-    try:
+    with suppress(TimeoutError):
         async with asyncio.timeout(shape.patience_s):
             return (await http.post("/rank", content=content)).status_code
-    except TimeoutError:
-        return ABANDONED
+    return ABANDONED
 
 
 async def _cut(body: bytes) -> AsyncIterator[bytes]:
     yield body[: len(body) // 2]
     await asyncio.Event().wait()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -22,7 +22,7 @@ def service(*flags: str, leak_bytes: int = 0) -> Iterator[Server]:
     Raises:
         ServerError: It did not get ready.
     """
-    module = ["loadtest.leaking", str(leak_bytes)] if leak_bytes else ["service"]
+    module = ["loadtest.soak.leaking", str(leak_bytes)] if leak_bytes else ["service"]
     command = [sys.executable, "-m", *module, "serve", "--port", "{port}", *flags]
     with running(command, ready="/readyz") as server:
         yield server
