@@ -13,9 +13,10 @@ from fastapi import FastAPI
 
 from service.api import openapi, problems
 from service.api.middleware import RecordRequests
-from service.api.native import rank_router
-from service.api.operations import operations_router
-from service.api.schema import RankRequest, ServedModel
+from service.api.operations import Info, operations_router
+from service.api.routes import ROUTES, ranking_router
+from service.api.schema import MAX_CANDIDATES, ServedModel
+from service.api.serving import Serving
 from service.contract.bundle import Bundle, Precision
 from service.engines.engine import Engine
 from service.ranking.admission import Admission
@@ -131,11 +132,33 @@ def create_app(
         redoc_url=None,
     )
     app.add_middleware(RecordRequests, telemetry=telemetry)
-    app.include_router(rank_router(ranker, model=model, settings=settings, telemetry=telemetry))
-    app.include_router(operations_router(readiness=readiness, telemetry=telemetry, model=model))
+    serving = Serving(ranker, model=model, settings=settings, telemetry=telemetry)
+    app.include_router(ranking_router(serving))
+    app.include_router(
+        operations_router(
+            readiness=readiness,
+            telemetry=telemetry,
+            model=model,
+            info=_info(settings, bundle, precision),
+        )
+    )
     problems.install(app)
-    openapi.describe(app, RankRequest)
+    openapi.describe(app, *{d.request: None for route in ROUTES for d in route.dialects})
     return app
+
+
+def _info(settings: Settings, bundle: Bundle, precision: Precision) -> Info:
+    manifest = bundle.manifest
+    return Info(
+        model_id=manifest.name,
+        model_sha=manifest.version,
+        model_dtype="float32" if precision == "fp32" else precision,
+        max_concurrent_requests=settings.max_requests,
+        max_input_length=manifest.max_length,
+        max_batch_tokens=settings.launch_tokens,
+        max_client_batch_size=MAX_CANDIDATES,
+        version=version("disranker"),
+    )
 
 
 async def _warm_up(lane: Lane, bundle: Bundle, tolerance: float, readiness: Readiness) -> None:

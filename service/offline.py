@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from service.api.checks import id_faults, query_faults
 from service.api.faults import faults_of
-from service.api.native import request_faults
 from service.api.schema import RankCandidate
 from service.contract.bundle import Bundle, BundleError, Precision
 from service.contract.template import document_text
@@ -50,7 +50,8 @@ def rank_file(
         BundleError: The model does not load.
     """
     documents = read_candidates(candidates)
-    if faults := request_faults(query, documents, max_query_chars=max_query_chars):
+    faults = [*query_faults(query, max_chars=max_query_chars), *id_faults(documents)]
+    if faults:
         raise CandidatesError(f"{faults[0].field}: {faults[0].message}")
     pairs = bundle.encoder().encode(query, documents)
     scores = load_scorer(bundle, precision, engine=engine, threads=threads).score(pairs)

@@ -14,7 +14,10 @@ MAX_ECHO_CHARS = 64
 MAX_ECHO_NUMBER = 1e15
 
 _LIMITS = ("max_length", "min_length", "ge", "gt", "le", "lt")
-_ECHOED = ("top_k", "deadline_ms", "priority", "on_deadline", "return_documents", "id")
+_ECHOED = (
+    *("top_k", "deadline_ms", "priority", "on_deadline", "return_documents", "id"),
+    *("top_n", "truncate", "truncation_direction", "max_tokens_per_doc", "truncate_prompt_tokens"),
+)
 _MESSAGES = {"extra_forbidden": "unknown field", "missing": "required field is missing"}
 
 

@@ -14,9 +14,10 @@ from service.api.problems import MEDIA_TYPE, Problem
 _REFERENCE = "#/components/schemas/{model}"
 
 
-def request_body(model: type[BaseModel]) -> dict[str, Any]:
-    """Return the description of a JSON body that the handler reads by itself."""
-    schema = {"$ref": _REFERENCE.format(model=model.__name__)}
+def request_body(*models: type[BaseModel]) -> dict[str, Any]:
+    """Return the description of a JSON body, one of models, that the handler reads by itself."""
+    refs = [{"$ref": _REFERENCE.format(model=model.__name__)} for model in models]
+    schema = refs[0] if len(refs) == 1 else {"anyOf": refs}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 

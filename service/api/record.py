@@ -16,7 +16,13 @@ from starlette.types import Scope
 
 log = logging.getLogger("service.requests")
 
-RANKING_PATHS = frozenset({"/rank"})
+RANKING_PATTERN = re.compile(r"/v1/retrieval/.+/reranking")
+RANKING_PATHS = frozenset(
+    {
+        *("/rank", "/rerank", "/v1/rerank", "/v2/rerank"),
+        *("/ranking", "/v1/ranking", "/score", "/v1/score"),
+    }
+)
 SERVER_TIMING = {"tokenise": "tok", "queue": "queue", "infer": "infer", "order": "order"}
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
@@ -75,7 +81,7 @@ class RequestRecord:
     @property
     def is_ranking(self) -> bool:
         """Whether this is a request to rank, as opposed to a probe or a page."""
-        return self.path in RANKING_PATHS
+        return self.path in RANKING_PATHS or bool(RANKING_PATTERN.fullmatch(self.path))
 
     def add_headers(self, headers: MutableHeaders) -> None:
         """Add `X-Request-Id` and `Server-Timing`."""

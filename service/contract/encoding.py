@@ -21,6 +21,28 @@ SPECIALS = 3
 
 
 @dataclass(frozen=True, slots=True)
+class Truncation:
+    """How much of a pair is read.
+
+    Attributes:
+        max_pair_tokens: Longest pair, the special tokens included; None for the encoder's limit,
+            which also holds above it.
+        max_document_tokens: Tokens kept of a document; None for all that fit.
+        keep_end: Whether a document that is too long loses its beginning instead of its end.
+        refuse: Whether a text that is too long is an error instead, for who encodes to raise.
+    """
+
+    max_pair_tokens: int | None = None
+    max_document_tokens: int | None = None
+    keep_end: bool = False
+    refuse: bool = False
+
+
+AS_FITS = Truncation()
+"""Documents are cut on the right to what fits."""
+
+
+@dataclass(frozen=True, slots=True)
 class TokenPair:
     """`[CLS] q [SEP] d [SEP]` at its exact length.
 
@@ -110,28 +132,47 @@ class PairEncoder:
         """Return the query's ids, at most `max_query_length`, without special tokens, [q]."""
         return self.encode_texts([query])[0][: self.max_query_length]
 
-    def encode_documents(self, candidates: Sequence[Candidate]) -> list[TokenIds]:
+    def encode_documents(
+        self, candidates: Sequence[Candidate], *, keep_end: bool = False
+    ) -> list[TokenIds]:
         """Return each candidate's ids, without special tokens, cut to what any pair can use."""
         room = self.max_length - SPECIALS
+        kept = slice(-room, None) if keep_end else slice(room)
         texts = [document_text(candidate) for candidate in candidates]
-        return [ids[:room] for ids in self.encode_texts(texts)]
+        return [ids[kept] for ids in self.encode_texts(texts)]
 
     def encode_texts(self, texts: Sequence[str]) -> list[TokenIds]:
         """Return the ids of each text, whole and without special tokens."""
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
-    def splice(self, query_ids: TokenIds, document_ids: TokenIds) -> TokenPair:
-        """Return `[CLS] q [SEP] d [SEP]`, the document cut on the right to fit `max_length`."""
-        q = len(query_ids)
-        d = min(len(document_ids), self.max_length - SPECIALS - q)
+    def splice(
+        self, query_ids: TokenIds, document_ids: TokenIds, truncation: Truncation = AS_FITS
+    ) -> TokenPair:
+        """Return `[CLS] q [SEP] d [SEP]`, the document cut to fit, then the query on the right."""
+        q, d = self._kept(query_ids, document_ids, truncation)
         ids = np.empty(q + d + SPECIALS, dtype=np.int64)
         ids[0] = self._cls
-        ids[1 : q + 1] = query_ids
+        ids[1 : q + 1] = query_ids[:q]
         ids[q + 1] = self._sep
-        ids[q + 2 : -1] = document_ids[:d]
+        start = len(document_ids) - d if truncation.keep_end else 0
+        ids[q + 2 : -1] = document_ids[start : start + d]
         ids[-1] = self._sep
         return TokenPair(ids, q + 2)
+
+    def longest(self, truncation: Truncation) -> int:
+        """Return the tokens of the longest pair."""
+        return min(self.max_length, truncation.max_pair_tokens or self.max_length)
+
+    def _kept(
+        self, query_ids: TokenIds, document_ids: TokenIds, truncation: Truncation
+    ) -> tuple[int, int]:
+        """Return how many tokens of each stay."""
+        room = self.longest(truncation) - SPECIALS
+        q = min(len(query_ids), room)
+        d = min(len(document_ids), room - q)
+        most = truncation.max_document_tokens
+        return q, d if most is None else min(d, most)
 
     def encode(self, query: str, candidates: Sequence[Candidate]) -> list[TokenPair]:
         """Return one pair per candidate, in order."""

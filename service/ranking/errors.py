@@ -3,6 +3,7 @@
 RankError
 ├── InvalidRequestError            422, or 400 where the body is no JSON
 │   └── InfeasibleDeadlineError    422
+├── TextTooLongError               422
 ├── BodyError
 │   ├── BodyTooLargeError          413
 │   └── BodyTooSlowError           408
@@ -74,6 +75,20 @@ class InfeasibleDeadlineError(InvalidRequestError):
     """Even an idle engine could not meet the deadline."""
 
     error_type = "infeasible_deadline"
+
+
+class TextTooLongError(RankError):
+    """A text is longer than the model reads, and was not to be cut."""
+
+    status = 422
+    error_type = "validation"
+
+    def __init__(self, index: int | None, *, limit: int) -> None:
+        """Say which candidate it is, None for the query, and how many tokens it may have."""
+        name = "the query" if index is None else f"document {index}"
+        super().__init__(f"{name} has more than the {limit} tokens that the model reads of it")
+        self.index = index
+        self.limit = limit
 
 
 class BodyError(RankError):

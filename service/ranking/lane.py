@@ -11,11 +11,19 @@ from typing import Protocol
 
 import numpy as np
 
-from service.contract.encoding import SPECIALS, PairEncoder, TokenIds, TokenPair
+from service.contract.encoding import (
+    AS_FITS,
+    SPECIALS,
+    PairEncoder,
+    TokenIds,
+    TokenPair,
+    Truncation,
+)
 from service.contract.types import Candidate, Scores
 from service.ranking.admission import Ticket
 from service.ranking.caches import DocumentTokenCache, Queue, ScoreCache
 from service.ranking.cost import NOTHING, Cost, cost_of_bytes, document_bytes, tokens_of
+from service.ranking.errors import TextTooLongError
 from service.runtime import step_back
 
 
@@ -23,7 +31,11 @@ class Lane(Protocol):
     """Scores candidates for a query; what serves a variant."""
 
     def price(
-        self, query: str, candidates: Sequence[Candidate], fits: Callable[[Cost], bool]
+        self,
+        query: str,
+        candidates: Sequence[Candidate],
+        fits: Callable[[Cost], bool],
+        truncation: Truncation = AS_FITS,
     ) -> Cost:
         """Return about what scoring costs; cheap, and called on the event loop.
 
@@ -32,10 +44,17 @@ class Lane(Protocol):
             candidates: The documents.
             fits: Whether a cost is acceptable. One that is not deserves a closer look, which may
                 find work that was done before.
+            truncation: How much of the texts is read.
         """
         ...
 
-    async def score(self, query: str, candidates: Sequence[Candidate], ticket: Ticket) -> Scores:
+    async def score(
+        self,
+        query: str,
+        candidates: Sequence[Candidate],
+        ticket: Ticket,
+        truncation: Truncation = AS_FITS,
+    ) -> Scores:
         """Return one score a candidate, in order.
 
         Candidates not reached by the deadline are left out of `scored`.
@@ -44,9 +63,10 @@ class Lane(Protocol):
             query: Query text.
             candidates: The documents.
             ticket: The request's deadline and priority; told the exact cost before the work.
+            truncation: How much of the texts is read.
 
         Raises:
-            RankError: Nothing could be scored.
+            RankError: Nothing could be scored, or a text is too long and not to be cut.
         """
         ...
 
@@ -82,7 +102,11 @@ class LocalLane:
         self._low_threads = ThreadPoolExecutor(1, "tokenise-low", initializer=step_back)
 
     def price(
-        self, query: str, candidates: Sequence[Candidate], fits: Callable[[Cost], bool]
+        self,
+        query: str,
+        candidates: Sequence[Candidate],
+        fits: Callable[[Cost], bool],
+        truncation: Truncation = AS_FITS,
     ) -> Cost:
         """Return the cost by bytes, or, if that does not fit, by what the caches know; see `Lane`.
 
@@ -92,7 +116,7 @@ class LocalLane:
         by_bytes = cost_of_bytes(
             query,
             candidates,
-            max_length=self._encoder.max_length,
+            max_length=self._encoder.longest(truncation),
             max_query_length=self._encoder.max_query_length,
         )
         if fits(by_bytes):
@@ -100,28 +124,39 @@ class LocalLane:
         query_ids = self._encoder.encode_query(query)
         known = NOTHING
         for candidate in candidates:
-            known = self._with_one_more(known, query_ids, candidate)
+            known = self._with_one_more(known, query_ids, candidate, truncation)
             if not fits(known):
                 return by_bytes
         return known
 
-    def _with_one_more(self, cost: Cost, query_ids: TokenIds, candidate: Candidate) -> Cost:
-        ids = self._tokens.peek(self._encoder, candidate)
+    def _with_one_more(
+        self, cost: Cost, query_ids: TokenIds, candidate: Candidate, truncation: Truncation
+    ) -> Cost:
+        ids = None if truncation.keep_end else self._tokens.peek(self._encoder, candidate)
         if ids is None:
             size = document_bytes(candidate)
-            tokens = min(self._encoder.max_length, len(query_ids) + tokens_of(size) + SPECIALS)
+            longest = self._encoder.longest(truncation)
+            tokens = min(longest, len(query_ids) + tokens_of(size) + SPECIALS)
             return cost.plus(tokens, size)
-        pair = self._encoder.splice(query_ids, ids)
+        pair = self._encoder.splice(query_ids, ids, truncation)
         return cost if self._scores.knows(self._model, pair) else cost.plus(len(pair))
 
-    async def score(self, query: str, candidates: Sequence[Candidate], ticket: Ticket) -> Scores:
+    async def score(
+        self,
+        query: str,
+        candidates: Sequence[Candidate],
+        ticket: Ticket,
+        truncation: Truncation = AS_FITS,
+    ) -> Scores:
         """Return one score a candidate, tokenised off the event loop; see `Lane`."""
         began = monotonic()
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(max(0.0, ticket.deadline - began)):
                 threads = self._low_threads if ticket.low else self._threads
-                pairs, keys = await loop.run_in_executor(threads, self._encode, query, candidates)
+                pairs, keys = await loop.run_in_executor(
+                    threads, self._encode, query, candidates, truncation
+                )
         except TimeoutError:
             return _nothing(len(candidates), monotonic() - began)
         tokenise_s = monotonic() - began
@@ -134,12 +169,30 @@ class LocalLane:
             threads.shutdown(wait=False, cancel_futures=True)
 
     def _encode(
-        self, query: str, candidates: Sequence[Candidate]
+        self, query: str, candidates: Sequence[Candidate], truncation: Truncation
     ) -> tuple[list[TokenPair], list[bytes]]:
-        query_ids = self._encoder.encode_query(query)
-        documents = self._tokens.encode_documents(self._encoder, candidates)
-        pairs = [self._encoder.splice(query_ids, ids) for ids in documents]
+        encoder = self._encoder
+        query_ids = encoder.encode_query(query)
+        if truncation.keep_end:  # the cache has beginnings
+            documents = encoder.encode_documents(candidates, keep_end=True)
+        else:
+            documents = self._tokens.encode_documents(encoder, candidates)
+        if truncation.refuse:
+            self._refuse_long(query, documents, truncation)
+        pairs = [encoder.splice(query_ids, ids, truncation) for ids in documents]
         return pairs, self._scores.keys(self._model, pairs)
+
+    def _refuse_long(
+        self, query: str, documents: Sequence[TokenIds], truncation: Truncation
+    ) -> None:
+        encoder = self._encoder
+        (query_ids,) = encoder.encode_texts([query])
+        if len(query_ids) > encoder.max_query_length:
+            raise TextTooLongError(None, limit=encoder.max_query_length)
+        room = encoder.longest(truncation) - SPECIALS - len(query_ids)
+        for index, ids in enumerate(documents):
+            if len(ids) > room:
+                raise TextTooLongError(index, limit=max(0, room))
 
 
 def _nothing(n: int, tokenise_s: float) -> Scores:

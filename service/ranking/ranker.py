@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from service.contract.bundle import Relevance
+from service.contract.encoding import AS_FITS, Truncation
 from service.contract.order import rank_order
 from service.contract.types import Bools, Candidate, Float32s, RankedDocument
 from service.ranking.admission import Admission, Ticket
@@ -27,7 +28,8 @@ class Ranking:
         documents: The candidates' places: the scored ones from best to worst, then the others in
             the request's order.
         relevance: Calibrated relevance of each scored one of `documents`, in [0, 1], float64.
-        scored: How many candidates were scored.
+        offered: How many candidates there were.
+        scored: How many of them were scored.
         real_tokens: Tokens of the scored pairs.
         padded_tokens: Tokens the model was run on.
         stages_s: Seconds spent in each stage.
@@ -35,10 +37,16 @@ class Ranking:
 
     documents: tuple[RankedDocument, ...]
     relevance: NDArray[np.float64]
+    offered: int
     scored: int
     real_tokens: int
     padded_tokens: int
     stages_s: Mapping[str, float]
+
+    @property
+    def degraded(self) -> bool:
+        """Whether a candidate was not scored in time."""
+        return self.scored < self.offered
 
 
 class Ranker:
@@ -62,6 +70,7 @@ class Ranker:
         top_k: int | None = None,
         low: bool = False,
         partial: bool = False,
+        truncation: Truncation = AS_FITS,
     ) -> Ranking:
         """Return the candidates from best to worst, ties by input order.
 
@@ -73,15 +82,16 @@ class Ranker:
             top_k: How many to return; None for all.
             low: Rank it only while nothing normal waits.
             partial: Rank what was scored by the deadline, instead of failing.
+            truncation: How much of the texts is read.
 
         Raises:
             RankError: Not ready, not admitted, failed or expired.
         """
         self._readiness.require_model()
         ticket = Ticket(arrived + allowed_s, low=low, partial=partial)
-        price = bind(self._lane.price, query, candidates)
+        price = bind(self._lane.price, query, candidates, truncation=truncation)
         with self._admission.admit(ticket, price, allowed_s=allowed_s):
-            scores = await self._lane.score(query, candidates, ticket)
+            scores = await self._lane.score(query, candidates, ticket, truncation)
         if not (scores.complete or partial):
             raise DeadlineExpiredError
         began = monotonic()
@@ -92,6 +102,7 @@ class Ranker:
         return Ranking(
             documents,
             relevance,
+            len(candidates),
             int(scores.scored.sum()),
             scores.real_tokens,
             scores.padded_tokens,

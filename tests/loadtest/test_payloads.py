@@ -10,7 +10,8 @@ import pytest
 
 from loadtest.lengths import LENGTHS, RECURRENCE, REPEAT_SHARE, Kind, Lengths
 from loadtest.payloads import Generator, rank_body, replayed
-from service.api.native import parse
+from service.api.native import NATIVE
+from service.api.serving import read_request
 from service.contract.encoding import PairEncoder
 from service.contract.types import RankingExample
 
@@ -107,9 +108,10 @@ def test_replay_of_few_requests_ends() -> None:
 
 def test_body_is_a_request_the_service_takes(generator: Generator) -> None:
     example = next(generator.requests("web", candidates=1000))
-    asked = parse(rank_body(example), max_query_chars=4096)
-    assert asked.query == example.query
-    assert [candidate.candidate() for candidate in asked.candidates] == list(example.candidates)
+    read = read_request(rank_body(example), [NATIVE], max_query_chars=4096)
+    (question,) = read.questions
+    assert question.query == example.query
+    assert question.candidates == list(example.candidates)
     assert json.loads(rank_body(example))["candidates"][0]["id"] == example.candidates[0].id
 
 

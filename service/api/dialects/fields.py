@@ -1,0 +1,50 @@
+"""What several dialects have in common."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.api.schema import MAX_CANDIDATES
+from service.contract.encoding import SPECIALS, Truncation
+
+MAX_TOKENS = 1_000_000
+"""More than any client asks for, and still a number."""
+
+
+class Lenient(BaseModel):
+    """A request of which unknown fields are ignored, as its clients expect."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+Texts = Annotated[
+    list[str],
+    Field(min_length=1, max_length=MAX_CANDIDATES, description="Documents to rank."),
+]
+
+PairTokens = Annotated[
+    int,
+    Field(
+        ge=-1,
+        le=MAX_TOKENS,
+        description="Most tokens read of query and document together; -1 and 0 for the model's.",
+    ),
+]
+
+DocumentTokens = Annotated[
+    int,
+    Field(ge=0, le=MAX_TOKENS, description="Most tokens read of a document; 0 for the model's."),
+]
+
+Priority = Annotated[
+    int,
+    Field(description="Above 0: ranked only while nothing else waits."),
+]
+
+
+def truncation_of(pair_tokens: int | None, document_tokens: int | None) -> Truncation:
+    """Return the truncation of vLLM's and Cohere's fields; 0 and below mean the model's limit."""
+    longest = max(pair_tokens, SPECIALS + 1) if pair_tokens and pair_tokens > 0 else None
+    return Truncation(max_pair_tokens=longest, max_document_tokens=document_tokens or None)

@@ -1,0 +1,121 @@
+"""vLLM's `POST /score`: pairs of texts, scored in the request's order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, Self
+
+from pydantic import AliasChoices, BaseModel, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from service.api.dialect import Answer, Dialect, Question
+from service.api.dialects.fields import Lenient, PairTokens, Priority, truncation_of
+from service.api.dialects.rerank import Usage
+from service.api.schema import MAX_CANDIDATES
+from service.contract.types import Candidate
+
+Side = str | Annotated[list[str], Field(min_length=1, max_length=MAX_CANDIDATES)]
+
+
+class ScoreRequest(Lenient):
+    """One query and documents, or as many queries as documents."""
+
+    model: str | None = Field(default=None, description="Ignored: one model is served.")
+    queries: Side = Field(
+        validation_alias=AliasChoices("queries", "text_1", "data_1"),
+        description="One query, or one a document; also `text_1`, `data_1`.",
+    )
+    documents: Side = Field(
+        validation_alias=AliasChoices("documents", "items", "text_2", "data_2"),
+        description="The documents; also `items`, `text_2`, `data_2`.",
+    )
+    truncate_prompt_tokens: PairTokens | None = None
+    priority: Priority | None = None
+
+    @model_validator(mode="after")
+    def _require_as_many(self) -> Self:
+        q, d = len(_listed(self.queries)), len(_listed(self.documents))
+        if q not in (1, d):
+            raise PydanticCustomError(
+                "queries_and_documents",
+                "give one query, or as many as documents: {q} queries, {d} documents",
+                {"q": q, "d": d},
+            )
+        return self
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Each document with its query."""
+        queries, documents = _listed(self.queries), _listed(self.documents)
+        if len(queries) == 1:
+            queries *= len(documents)
+        return [*zip(queries, documents, strict=True)]
+
+    @property
+    def places(self) -> dict[str, list[int]]:
+        """Where each query's pairs are, in the request's order."""
+        found: dict[str, list[int]] = {}
+        for place, (query, _) in enumerate(self.pairs):
+            found.setdefault(query, []).append(place)
+        return found
+
+
+class PairScore(BaseModel):
+    """One pair's score."""
+
+    index: int
+    object: str
+    score: float
+
+
+class ScoreResponse(BaseModel):
+    """The pairs' scores, in the request's order."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    data: list[PairScore]
+    usage: Usage
+
+
+def ask(asked: ScoreRequest) -> Sequence[Question]:
+    """Return one question a query."""
+    pairs = asked.pairs
+    truncation = truncation_of(asked.truncate_prompt_tokens, None)
+    return [
+        Question(
+            query,
+            [Candidate(summary=pairs[place][1]) for place in places],
+            low=(asked.priority or 0) > 0,
+            truncation=truncation,
+        )
+        for query, places in asked.places.items()
+    ]
+
+
+def write(asked: ScoreRequest, answer: Answer) -> object:
+    """Return a `ScoreResponse` as a dict."""
+    scores: dict[int, float] = {}
+    for places, ranking in zip(asked.places.values(), answer.rankings, strict=True):
+        for document, relevance in zip(ranking.documents, ranking.relevance.tolist(), strict=True):
+            scores[places[document.index]] = relevance
+    data: list[dict[str, Any]] = [
+        {"index": place, "object": "score", "score": scores[place]} for place in sorted(scores)
+    ]
+    return {
+        "id": answer.request_id,
+        "object": "list",
+        "created": int(datetime.now(UTC).timestamp()),
+        "model": answer.model.name,
+        "data": data,
+        "usage": answer.usage,
+    }
+
+
+def _listed(side: str | list[str]) -> list[str]:
+    return [side] if isinstance(side, str) else side
+
+
+SCORE = Dialect(request=ScoreRequest, response=ScoreResponse, ask=ask, write=write, query="queries")

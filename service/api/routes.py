@@ -1,0 +1,85 @@
+"""Where a request to rank may be sent, and in which dialects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
+
+from service.api.dialect import Dialect
+from service.api.dialects.cohere import COHERE
+from service.api.dialects.nim import NIM
+from service.api.dialects.rerank import BARE, RERANK
+from service.api.dialects.score import SCORE
+from service.api.dialects.tei import TEI
+from service.api.dialects.voyage import VOYAGE
+from service.api.native import NATIVE
+from service.api.openapi import problem_responses, request_body
+from service.api.serving import Serving
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A path to rank at.
+
+    Attributes:
+        path: Where.
+        summary: Whose clients ask there.
+        dialects: What they speak; see `read_request`.
+    """
+
+    path: str
+    summary: str
+    dialects: tuple[Dialect[Any], ...]
+
+
+ROUTES = (
+    Route("/rank", "Rank documents for a query", (NATIVE,)),
+    Route("/rerank", "text-embeddings-inference (`texts`), vLLM, Infinity, Jina", (TEI, BARE)),
+    Route("/v1/rerank", "Cohere v1, Jina, vLLM; Voyage (`top_k`, `truncation`)", (VOYAGE, RERANK)),
+    Route("/v2/rerank", "Cohere v2, vLLM", (COHERE,)),
+    Route("/ranking", "NVIDIA NIM", (NIM,)),
+    Route("/v1/ranking", "NVIDIA NIM", (NIM,)),
+    Route("/v1/retrieval/{model:path}/reranking", "NVIDIA NIM, hosted", (NIM,)),
+    Route("/score", "vLLM: scores in the request's order", (SCORE,)),
+    Route("/v1/score", "vLLM: scores in the request's order", (SCORE,)),
+)
+
+
+class _RawRoute(APIRoute):
+    """Calls its endpoint with the request, without FastAPI's parsing, which it has no use for."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the endpoint."""
+        return self.endpoint
+
+
+def ranking_router(serving: Serving) -> APIRouter:
+    """Return the router of all paths to rank at."""
+    router = APIRouter(tags=["ranking"], route_class=_RawRoute)
+    for route in ROUTES:
+        router.add_api_route(
+            route.path,
+            _endpoint(serving, route.dialects),
+            methods=["POST"],
+            name="rank_at_" + route.path.split("{")[0].strip("/").replace("/", "_"),
+            summary=route.summary,
+            response_model=reduce(or_, (dialect.response for dialect in route.dialects)),
+            responses=problem_responses(400, 408, 413, 422, 429, 500, 503, 504),
+            openapi_extra=request_body(*(dialect.request for dialect in route.dialects)),
+        )
+    return router
+
+
+def _endpoint(
+    serving: Serving, dialects: tuple[Dialect[Any], ...]
+) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    async def rank(request: Request) -> Response:
+        return await serving.answer(request, dialects)
+
+    return rank

@@ -1,0 +1,184 @@
+"""A request to rank, in whatever dialect, from its body to its answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request, Response
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json, to_json
+
+from service.api.body import read_body, while_connected
+from service.api.checks import query_faults
+from service.api.dialect import Answer, Dialect, Question
+from service.api.faults import faults_of
+from service.api.intake import Intake
+from service.api.record import RequestRecord, record_of
+from service.api.schema import ServedModel
+from service.ranking.errors import Fault, InvalidRequestError, TextTooLongError
+from service.ranking.ranker import Ranker, Ranking
+from service.settings import Settings
+from service.telemetry import Telemetry
+
+MB = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A request that is well formed.
+
+    Attributes:
+        dialect: What it is written in.
+        asked: What it says.
+        questions: What it asks, one a query.
+    """
+
+    dialect: Dialect[Any]
+    asked: BaseModel
+    questions: Sequence[Question]
+
+
+class Serving:
+    """Answers requests to rank, in every dialect alike."""
+
+    def __init__(
+        self, ranker: Ranker, *, model: ServedModel, settings: Settings, telemetry: Telemetry
+    ) -> None:
+        self._ranker = ranker
+        self._model = model
+        self._settings = settings
+        self._telemetry = telemetry
+        self._intake = Intake(
+            max_requests=settings.max_requests, max_bytes=settings.max_bodies_mb * MB
+        )
+
+    async def answer(self, request: Request, dialects: Sequence[Dialect[Any]]) -> Response:
+        """Return the answer to a request in one of the dialects of its path.
+
+        Raises:
+            RankError: There is none.
+            ClientDisconnect: The client left.
+        """
+        record = record_of(request)
+        with self._intake.request() as held:
+            body = await read_body(
+                request,
+                held,
+                max_bytes=self._settings.max_body_bytes,
+                timeout_s=self._settings.default_deadline_ms / 1000,
+            )
+            read = read_request(body, dialects, max_query_chars=self._settings.max_query_chars)
+            del body  # the longer part of a request's life is the queue
+            record.candidates = sum(len(question.candidates) for question in read.questions)
+            rankings = await while_connected(request, self._rank(read, record))
+        self._note(record, rankings)
+        answer = Answer(record.request_id, self._model, rankings, record.elapsed_s)
+        return Response(
+            to_json(read.dialect.write(read.asked, answer)), media_type="application/json"
+        )
+
+    async def _rank(self, read: Read, record: RequestRecord) -> Sequence[Ranking]:
+        """Rank every question.
+
+        Raises:
+            RankError: One could not be ranked; then the others are given up.
+        """
+        try:
+            if len(read.questions) == 1:
+                return [await self._ranking(read.questions[0], record)]
+            async with asyncio.TaskGroup() as group:
+                rankings = [self._ranking(question, record) for question in read.questions]
+                tasks = [group.create_task(ranking) for ranking in rankings]
+        except TextTooLongError as error:
+            raise _located(error, read.dialect) from None
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def _ranking(self, question: Question, record: RequestRecord) -> Ranking:
+        deadline_ms = question.deadline_ms or self._settings.default_deadline_ms
+        return await self._ranker.rank(
+            question.query,
+            question.candidates,
+            arrived=record.began,
+            allowed_s=deadline_ms / 1000,
+            top_k=question.top_k,
+            low=question.low,
+            partial=question.partial,
+            truncation=question.truncation,
+        )
+
+    def _note(self, record: RequestRecord, rankings: Sequence[Ranking]) -> None:
+        for ranking in rankings:
+            self._telemetry.observe_ranking(
+                pairs=ranking.scored,
+                real_tokens=ranking.real_tokens,
+                padded_tokens=ranking.padded_tokens,
+                stages_s=ranking.stages_s,
+            )
+        record.tokens = sum(ranking.real_tokens for ranking in rankings)
+        record.degraded = any(ranking.degraded for ranking in rankings)
+        record.stages_s = max(
+            (r.stages_s for r in rankings), key=lambda stages: sum(stages.values())
+        )
+
+
+def read_request(
+    body: bytes | bytearray, dialects: Sequence[Dialect[Any]], *, max_query_chars: int
+) -> Read:
+    """Return the request in a body.
+
+    Args:
+        body: What was sent.
+        dialects: What it may be written in; the first of whose keys it has one, else the last.
+        max_query_chars: Longest query.
+
+    Raises:
+        InvalidRequestError: It is no JSON (400), or breaks a rule (422).
+    """
+    try:
+        dialect, asked = _parsed(body, dialects)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        if first["type"] == "json_invalid":
+            raise _no_json(body, first["msg"]) from None
+        raise InvalidRequestError(*faults_of(error), total=error.error_count()) from None
+    questions = dialect.ask(asked)
+    for question in questions:
+        if faults := [
+            *query_faults(question.query, max_chars=max_query_chars, field=dialect.query)
+        ]:
+            raise InvalidRequestError(*faults)
+    return Read(dialect, asked, questions)
+
+
+def _parsed(
+    body: bytes | bytearray, dialects: Sequence[Dialect[Any]]
+) -> tuple[Dialect[Any], BaseModel]:
+    *others, usual = dialects
+    if not others:
+        return usual, usual.request.model_validate_json(body)
+    try:
+        found = from_json(body)
+    except ValueError as error:
+        raise _no_json(body, f"Invalid JSON: {error}") from None
+    keys = found.keys() if isinstance(found, dict) else ()
+    dialect = next((other for other in others if not other.keys.isdisjoint(keys)), usual)
+    return dialect, dialect.request.model_validate(found)
+
+
+def _no_json(body: bytes | bytearray, message: str) -> InvalidRequestError:
+    return InvalidRequestError(Fault("body", message, value=f"{len(body)} bytes"), status=400)
+
+
+def _located(error: TextTooLongError, dialect: Dialect[Any]) -> InvalidRequestError:
+    """Return the error in the words of the dialect."""
+    if error.index is None:
+        field, text = dialect.query, "the query"
+    else:
+        field, text = f"{dialect.documents}[{error.index}]", "the document"
+    message = f"{text} has more than the {error.limit} tokens that the model reads of it"
+    return InvalidRequestError(Fault(field, message, limit=error.limit))
