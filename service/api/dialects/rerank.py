@@ -84,6 +84,11 @@ class RerankResponse(BaseModel):
     results: list[RerankResult]
     usage: Usage
     meta: dict[str, Any]
+    data: list[RerankResult] | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="At `/v1/rerank` the same as `results`, where Voyage's clients look.",
+    )
 
 
 def ask(asked: RerankRequest) -> Sequence[Question]:
@@ -110,7 +115,8 @@ def write(asked: RerankRequest, answer: Answer) -> object:
         for result in results:
             document = asked.documents[result["index"]]
             result["document"] = {TEXT: document} if isinstance(document, str) else document
-    return response(answer, results, version="1")
+    # LiteLLM asks for Voyage's `data` in words that could be Jina's.
+    return {**response(answer, results, version="1"), "data": results}
 
 
 def scored(asked: RerankRequest, answer: Answer) -> list[dict[str, Any]]:
