@@ -20,7 +20,6 @@ from service.api.routes import ROUTES
 from service.api.serving import read_request
 from service.contract.bundle import Bundle
 from service.contract.encoding import Truncation
-from service.contract.types import Candidate
 from service.scorers.onnx import OnnxScorer
 from tests.service.asking import assert_problem
 from tests.service.conftest import Client
