@@ -25,6 +25,9 @@ from service.telemetry import Telemetry
 
 MB = 1_000_000
 
+SIDE_BY_SIDE = 32
+"""Questions of one request that are ranked at a time: admission looks at all that are."""
+
 
 @dataclass(frozen=True, slots=True)
 class Read:
@@ -89,9 +92,14 @@ class Serving:
         try:
             if len(read.questions) == 1:
                 return [await self._ranking(read.questions[0], record)]
+            turns = asyncio.Semaphore(SIDE_BY_SIDE)
+
+            async def ranking(question: Question) -> Ranking:
+                async with turns:
+                    return await self._ranking(question, record)
+
             async with asyncio.TaskGroup() as group:
-                rankings = [self._ranking(question, record) for question in read.questions]
-                tasks = [group.create_task(ranking) for ranking in rankings]
+                tasks = [group.create_task(ranking(question)) for question in read.questions]
         except TextTooLongError as error:
             raise _located(error, read.dialect) from None
         except ExceptionGroup as errors:
