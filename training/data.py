@@ -83,16 +83,24 @@ def read_labels(folder: Path) -> list[RankingExample]:
     """Return the examples of a label folder, in the order they were scored.
 
     Raises:
-        RecipeError: The folder is no finished label folder, or has lost a shard since.
+        RecipeError: The folder is no finished label folder, or has lost or damaged a shard since.
     """
     import pyarrow.parquet as pq
 
-    done = folder / "labels.json"
-    if not done.is_file():
-        raise RecipeError(f"{folder}: no finished labels here; run `training label` to its end")
-    queries = json.loads(done.read_text(encoding="utf-8"))["queries"]
+    try:
+        digests = json.loads((folder / "labels.json").read_text(encoding="utf-8"))["shards"]
+    except (OSError, ValueError, KeyError):
+        raise RecipeError(
+            f"{folder}: no finished labels here; run `training label` to its end"
+        ) from None
     examples = []
-    for shard in sorted(folder.glob("part-*.parquet")):
+    for name, digest in digests.items():
+        shard = folder / name
+        if not shard.is_file() or sha256_of(shard) != digest:
+            raise RecipeError(
+                f"{shard}: lost or changed since it was written; remove it, and `training label` "
+                "makes it again"
+            )
         for row in pq.read_table(shard).to_pylist():
             candidates = tuple(Candidate(**document) for document in row["candidates"])
             grades = None if row["grades"] is None else tuple(row["grades"])
@@ -105,12 +113,13 @@ def read_labels(folder: Path) -> list[RankingExample]:
                     tuple(row["teacher_scores"]),
                 )
             )
-    if len(examples) != queries:
-        raise RecipeError(
-            f"{folder}: {len(examples)} queries, labels.json says {queries}; "
-            "`training label` makes lost shards again"
-        )
     return examples
+
+
+def sha256_of(path: Path) -> str:
+    """Return a file's sha256, in hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def retrieve(source: Retrieved, data: Path) -> list[RankingExample]:

@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from service.contract.types import Float32s, RankingExample
-from training.data import read_source
+from training.data import read_source, sha256_of
+from training.elsewhere import RankingsFile, RemoteTeacher, ScoresFile
 from training.recipe import LabelRecipe, RecipeError
-from training.teacher import load_teacher
+from training.teacher import Teacher, load_teacher
 
 PLAN = "plan.json"
 DONE = "labels.json"
@@ -62,7 +63,7 @@ def label(recipe: LabelRecipe, *, data: Path, out: Path, restart: bool = False) 
         number for number in range(len(shards)) if restart or not _shard(folder, number).exists()
     ]
     if todo:
-        teacher = load_teacher(recipe)
+        teacher = teacher_of(recipe)
     if restart:  # all inputs were read: none can fail any more
         shutil.rmtree(folder, ignore_errors=True)
     _check_plan(folder, _fingerprint(recipe, examples))
@@ -74,6 +75,21 @@ def label(recipe: LabelRecipe, *, data: Path, out: Path, restart: bool = False) 
             bar.update(len(shards[number]))
     _write_json(folder / DONE, _summary(recipe, folder, len(shards)))
     return folder
+
+
+def teacher_of(recipe: LabelRecipe) -> Teacher:
+    """Return the recipe's teacher.
+
+    Raises:
+        RecipeError: It cannot be loaded or read.
+    """
+    if recipe.remote is not None:
+        return RemoteTeacher(recipe.teacher, recipe.remote)
+    if recipe.teacher_kind == "scores":
+        return ScoresFile(Path(recipe.teacher))
+    if recipe.teacher_kind == "rankings":
+        return RankingsFile(Path(recipe.teacher))
+    return load_teacher(recipe)
 
 
 def teacher_name(folder: Path) -> str:
@@ -138,11 +154,17 @@ def _summary(recipe: LabelRecipe, folder: Path, shards: int) -> dict[str, object
         "pairs": len(values),
         "mean": float(values.mean()),
         "std": float(values.std()),
+        "shards": {
+            _shard(folder, number).name: sha256_of(_shard(folder, number))
+            for number in range(shards)
+        },
     }
 
 
 def _fingerprint(recipe: LabelRecipe, examples: Sequence[RankingExample]) -> str:
     digest = hashlib.sha256(json.dumps(recipe.model_dump(mode="json"), sort_keys=True).encode())
+    if recipe.teacher_kind in ("scores", "rankings"):
+        digest.update(Path(recipe.teacher).read_bytes())
     for example in examples:
         digest.update(repr(example).encode())
     return digest.hexdigest()

@@ -138,18 +138,44 @@ class DistillRecipe(_Part):
     save_every: int = Field(100, ge=1, description="steps between resumable states")
 
 
+class RemoteOptions(_Part):
+    """How a teacher by URL is asked."""
+
+    protocol: Literal["disranker", "tei", "vllm"]
+    model: str | None = Field(None, description="what the server calls its model; vLLM needs it")
+    key_variable: str | None = Field(
+        None, description="environment variable with the bearer key; keys are not for recipes"
+    )
+    connections: int = Field(8, ge=1, description="requests at a time")
+    documents_per_request: int = Field(32, ge=1, description="32 is TEI's own limit")
+    requests_per_s: Positive | None = Field(None, description="most requests a second")
+    timeout_s: Positive = 60.0
+
+
+TeacherKind = Literal["bi-encoder", "cross-encoder", "remote", "scores", "rankings"]
+
+
 class LabelRecipe(_Part):
-    """Scores of a teacher over many pairs."""
+    """Scores of a teacher over many pairs.
+
+    `teacher` is a checkpoint for the first two kinds, a URL for "remote" (with `[remote]`), and a
+    file of scores or of rankings for the others (see `training/elsewhere.py`).
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    teacher: str = Field(
-        PACKAGED_MINILM, description="a bi-encoder or sequence-classification checkpoint"
-    )
-    teacher_kind: Literal["bi-encoder", "cross-encoder"] = "bi-encoder"
+    teacher: str = Field(PACKAGED_MINILM, description="a checkpoint, a URL or a file")
+    teacher_kind: TeacherKind = "bi-encoder"
+    remote: RemoteOptions | None = None
     max_length: int = Field(256, ge=8)
     sources: tuple[Source, ...] = Field(min_length=1)
     queries_per_shard: int = Field(256, ge=1)
     batch_tokens: int = Field(8192, ge=16)
+
+    @model_validator(mode="after")
+    def _says_how_to_ask(self) -> Self:
+        if (self.teacher_kind == "remote") != (self.remote is not None):
+            raise ValueError('teacher_kind = "remote" and a [remote] table need each other')
+        return self
 
 
 class EvaluateRecipe(_Part):

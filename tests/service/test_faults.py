@@ -182,7 +182,7 @@ def test_no_clock_that_can_go_backwards_is_read() -> None:
             if isinstance(node, ast.Import):
                 assert all(name.name != "time" for name in node.names), path
             if isinstance(node, ast.ImportFrom) and node.module == "time":
-                assert [name.name for name in node.names] == ["monotonic"], path
+                assert {name.name for name in node.names} <= {"monotonic", "sleep"}, path
             if isinstance(node, ast.Attribute):
                 told = path.name == "score.py"  # vLLM's answers say when they were made
                 assert told or node.attr not in ("now", "utcnow", "today"), path

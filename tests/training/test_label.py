@@ -137,7 +137,15 @@ def test_a_lost_shard_is_noticed(whole: Path, tmp_path: Path) -> None:
     for name, content in contents(whole).items():
         (tmp_path / name).write_bytes(content)
     (tmp_path / "part-00004.parquet").unlink()
-    with pytest.raises(RecipeError, match=r"20 queries, labels\.json says 24"):
+    with pytest.raises(RecipeError, match=r"part-00004\.parquet: lost or changed"):
+        read_labels(tmp_path)
+
+
+def test_a_changed_shard_is_noticed(whole: Path, tmp_path: Path) -> None:
+    for name, content in contents(whole).items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "part-00004.parquet").write_bytes(contents(whole)["part-00003.parquet"])
+    with pytest.raises(RecipeError, match=r"part-00004\.parquet: lost or changed"):
         read_labels(tmp_path)
 
 

@@ -31,6 +31,9 @@ class ScoreRequest(Lenient):
         description="The documents; also `items`, `text_2`, `data_2`.",
     )
     truncate_prompt_tokens: PairTokens | None = None
+    use_activation: bool | None = Field(
+        default=None, description="false: the model's logits instead of relevance from 0 to 1."
+    )
     priority: Priority | None = None
 
     @model_validator(mode="after")
@@ -100,7 +103,9 @@ def write(asked: ScoreRequest, answer: Answer) -> object:
     scores: dict[int, float] = {}
     for places, ranking in zip(asked.places.values(), answer.rankings, strict=True):
         for document, relevance in zip(ranking.documents, ranking.relevance.tolist(), strict=True):
-            scores[places[document.index]] = relevance
+            logit = document.score
+            score = logit if asked.use_activation is False and logit is not None else relevance
+            scores[places[document.index]] = score
     data: list[dict[str, Any]] = [
         {"index": place, "object": "score", "score": scores[place]} for place in sorted(scores)
     ]
