@@ -1,14 +1,16 @@
-"""The command line: serve, rank, check-bundle."""
+"""The command line: serve, rank, check-bundle, new-key."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from service.api.keys import NAME, SCOPES, fresh_key
 from service.app import create_app
 from service.contract.bundle import Bundle, BundleError, Precision
 from service.engines.local import LocalEngine
@@ -24,7 +26,7 @@ from service.runtime import (
 from service.scorers.native import kernels
 from service.scorers.scorer import choose_engine, load_scorer
 from service.server import build_server, listen
-from service.settings import PREFIX, Settings, SettingsError, load_settings
+from service.settings import PREFIX, Settings, SettingsError, is_loopback, load_settings
 from service.telemetry import configure_logging
 
 BAD_START = 2
@@ -67,6 +69,9 @@ def serve(flags: dict[str, Any]) -> int:
     configure_logging(settings.log_level)
     if not_native and settings.engine is None and precision == "int8":
         log.warning("a slower engine: %s", not_native)
+    may_rank = any("rank" in key.scopes for key in settings.keys)
+    if not may_rank and not is_loopback(settings.host):
+        log.warning("anybody who reaches this port may rank: no key has the scope rank")
     with listen(settings.host, settings.port) as sock:
         host, port = sock.getsockname()[:2]
         fields = {
@@ -110,6 +115,20 @@ def check(options: dict[str, Any]) -> int:
     return 0
 
 
+def new_key(options: dict[str, Any]) -> int:
+    """Print a new key, and what to add to the settings for it."""
+    key, digest = fresh_key()
+    scopes = options["scope"] or ["rank"]
+    print(key)
+    print("\n[[keys]]")
+    print(f'name = "{options["name"]}"')
+    print(f'sha256 = "{digest}"')
+    print(f"scopes = {json.dumps(scopes)}")
+    if options["tokens_per_s"]:
+        print(f"tokens_per_s = {options['tokens_per_s']}")
+    return 0
+
+
 def _precision(settings: Settings, bundle: Bundle) -> Precision:
     if settings.precision is not None:
         bundle.model_path(settings.precision)
@@ -121,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m service", description="Serve, try or check a ranking model."
     )
-    commands = parser.add_subparsers(required=True, metavar="serve | rank | check-bundle")
+    commands = parser.add_subparsers(required=True, metavar="serve | rank | check-bundle | new-key")
 
     serve_parser = _command(
         commands,
@@ -165,6 +184,32 @@ def _parser() -> argparse.ArgumentParser:
         "python -m service check-bundle models/default",
     )
     check_parser.add_argument("path", type=Path, help="The bundle's directory.")
+
+    key_parser = _command(
+        commands,
+        "new-key",
+        new_key,
+        "Make a key. Prints the key, which is shown only here and is its user's, who sends it as "
+        "'Authorization: Bearer KEY'; then the lines to add to the TOML file that serve --config "
+        "reads, which hold its hash. Several keys may be in use at a time: to replace one, add the "
+        "new, hand it out, then remove the old.",
+        "python -m service new-key --name search --scope rank --tokens-per-s 20000",
+    )
+    key_parser.add_argument(
+        "--name", required=True, type=_key_name, help="Who it is for; seen in logs and metrics."
+    )
+    key_parser.add_argument(
+        "--scope",
+        action="append",
+        choices=SCOPES,
+        help="What it is good for, once for each; rank by default.",
+    )
+    key_parser.add_argument(
+        "--tokens-per-s",
+        type=_positive,
+        metavar="R",
+        help="Most tokens ranked for it in a second, over time; no limit by default.",
+    )
     return parser
 
 
@@ -181,7 +226,7 @@ def _command(
 def _add_settings(parser: argparse.ArgumentParser, names: Any) -> None:
     for name in names:
         field = Settings.model_fields[name]
-        default = "" if field.default is None else f" Default: {field.default}."
+        default = "" if field.default in (None, ()) else f" Default: {field.default}."
         help_text = f"{field.description}{default} [{PREFIX}{name.upper()}]"
         parser.add_argument(
             f"--{name.replace('_', '-')}",
@@ -189,6 +234,12 @@ def _add_settings(parser: argparse.ArgumentParser, names: Any) -> None:
             metavar=name.split("_")[-1].upper(),
             help=help_text.replace("%", "%%"),
         )
+
+
+def _key_name(text: str) -> str:
+    if not NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError("a name is 1 to 64 of A-Z a-z 0-9 . _ -")
+    return text
 
 
 def _positive(text: str) -> int:

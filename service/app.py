@@ -10,8 +10,12 @@ from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 from service.api import openapi, problems
+from service.api.admin import admin_router
+from service.api.guard import Guard, needed_scope
+from service.api.keys import Keys
 from service.api.middleware import RecordRequests
 from service.api.operations import Info, operations_router
 from service.api.routes import ROUTES, ranking_router
@@ -131,6 +135,18 @@ def create_app(
         redirect_slashes=False,  # a redirect would lose the body; 404 says what is served
         redoc_url=None,
     )
+    if settings.keys:
+        keys = Keys(settings.keys)
+        telemetry.watch_keys(keys)
+        app.add_middleware(Guard, keys=keys)
+    if settings.cors_origins:  # outside the guard: a preflight comes without a key
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("*",),
+            expose_headers=("x-request-id", "server-timing", "retry-after", "retry-after-ms"),
+        )
     app.add_middleware(RecordRequests, telemetry=telemetry)
     serving = Serving(ranker, model=model, settings=settings, telemetry=telemetry)
     app.include_router(ranking_router(serving))
@@ -142,8 +158,12 @@ def create_app(
             info=_info(settings, bundle, precision),
         )
     )
+    if settings.admin:
+        app.include_router(admin_router(settings, caches={"tokens": tokens, "scores": scores}))
     problems.install(app)
     openapi.describe(app, *{d.request: None for route in ROUTES for d in route.dialects})
+    if settings.keys:
+        openapi.require_keys(app, lambda path: needed_scope(path, keys) is not None)
     return app
 
 
@@ -169,9 +189,10 @@ async def _warm_up(lane: Lane, bundle: Bundle, tolerance: float, readiness: Read
     except GoldenError as error:
         readiness.fault = str(error)
         log.error("the start-up check failed", extra={"fields": {"reason": str(error)}})
-    except Exception:
+    except Exception as error:
         readiness.fault = "the start-up check failed; the log says why"
-        log.exception("the start-up check failed")
+        fields = {"reason": f"{type(error).__name__}: {error}"}  # of golden pairs, nobody's text
+        log.exception("the start-up check failed", extra={"fields": fields})
     else:
         # What lives now lives long: keep the collector from walking it again and again.
         gc.collect()

@@ -13,6 +13,9 @@ MAX_HEAD_BYTES = 65_536
 HEAD_TIMEOUT_S = 30
 """For a connection's first head to come, and for a head that began to end."""
 
+REST_TIMEOUT_S = 30
+"""For the rest of a body to come when the request was answered without it."""
+
 
 def bounded_protocol(max_connections: int) -> type[HttpToolsProtocol]:
     """Return uvicorn's HTTP protocol for at most max_connections at a time.
@@ -25,6 +28,7 @@ def bounded_protocol(max_connections: int) -> type[HttpToolsProtocol]:
 
         _head_timer: asyncio.TimerHandle | None = None
         _head_bytes = 0
+        _rest_timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -34,6 +38,7 @@ def bounded_protocol(max_connections: int) -> type[HttpToolsProtocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._end_head()
+            self._end_rest()
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
@@ -51,6 +56,16 @@ def bounded_protocol(max_connections: int) -> type[HttpToolsProtocol]:
             self._end_head()
             super().on_headers_complete()
 
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            if self.cycle.response_complete and self.cycle.more_body:
+                # Reading it keeps the answer deliverable; uvicorn would do so without end.
+                self._rest_timer = self.loop.call_later(REST_TIMEOUT_S, self.transport.abort)
+
+        def on_message_complete(self) -> None:
+            super().on_message_complete()
+            self._end_rest()
+
         def timeout_keep_alive_handler(self) -> None:
             self.transport.abort()  # a close would wait for a client that never reads its answer
 
@@ -63,6 +78,11 @@ def bounded_protocol(max_connections: int) -> type[HttpToolsProtocol]:
             if self._head_timer is not None:
                 self._head_timer.cancel()
                 self._head_timer = None
+
+        def _end_rest(self) -> None:
+            if self._rest_timer is not None:
+                self._rest_timer.cancel()
+                self._rest_timer = None
 
     return BoundedProtocol
 

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import ipaddress
+import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
 
+from service.api.keys import ApiKey
 from service.contract.bundle import Precision
 from service.scorers.scorer import EngineName
 
 PREFIX = "DISRANKER_"
+
+
+_ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9.-]+(:\d+)?|https?://\[[0-9a-fA-F:]+\](:\d+)?")
 
 
 class SettingsError(Exception):
@@ -132,10 +141,72 @@ class Settings(BaseSettings):
         description="How long a stop waits for accepted requests. Give the supervisor that sends "
         "SIGTERM a few seconds more.",
     )
+    keys: Annotated[tuple[ApiKey, ...], NoDecode] = Field(
+        default=(),
+        description="Keys that open the service, as a JSON array or TOML tables; python -m service "
+        "new-key makes one. A scope is guarded as soon as a key has it; without any with the "
+        "scope rank, anybody may rank.",
+    )
+    admin: bool = Field(
+        default=False,
+        description="Serve /admin. It needs a key with the scope admin, unless the host is "
+        "loopback and there are no keys at all.",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Origins whose pages may call the service, by comma, * for all; none by "
+        "default.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info",
         description="Least severe log line to write. Probes and scrapes are logged at debug.",
     )
+
+    @field_validator("keys", mode="before")
+    @classmethod
+    def _parse_keys(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise PydanticCustomError("keys", "not a JSON array") from None
+
+    @field_validator("keys")
+    @classmethod
+    def _check_keys(cls, keys: tuple[ApiKey, ...]) -> tuple[ApiKey, ...]:
+        if len({key.name for key in keys}) < len(keys):
+            raise PydanticCustomError("keys", "two keys have the same name")
+        if len({key.sha256 for key in keys}) < len(keys):
+            raise PydanticCustomError("keys", "a key is given twice")
+        return keys
+
+    @field_validator("admin")
+    @classmethod
+    def _check_admin(cls, admin: bool, info: ValidationInfo) -> bool:
+        keys, host = info.data.get("keys", ()), info.data.get("host", "")
+        guarded = any("admin" in key.scopes for key in keys)
+        if admin and not guarded and (keys or not is_loopback(host)):
+            raise PydanticCustomError(
+                "admin",
+                "/admin needs a key with the scope admin, unless the host is loopback and there "
+                "are no keys at all",
+            )
+        return admin
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(_ORIGIN.fullmatch(origin) for origin in origins):
+            raise PydanticCustomError(
+                "cors_origins", "an origin is like https://example.com or http://localhost:3000"
+            )
+        return origins
 
     @classmethod
     def settings_customise_sources(
@@ -176,9 +247,27 @@ def load_settings(flags: Mapping[str, Any]) -> Settings:
         return Settings(**flags)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
+        if first["loc"][:1] == ("keys",):  # whatever is wrong there may be a key itself
+            raise SettingsError(f"{_key_path(first['loc'])}: {first['msg']}") from None
         name = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise SettingsError(f"{name}: no such setting (in {file})") from None
         raise SettingsError(f"{name}: {first['msg']}, got {first['input']!r}") from None
     except ValueError as error:  # a TOML file that is no TOML
         raise SettingsError(f"{file}: {error}") from None
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches a host's ports; False where that is not sure."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _key_path(loc: tuple[int | str, ...]) -> str:
+    """Return a place in the keys, without a name that is not a field's."""
+    known = (
+        part for part in loc if isinstance(part, int) or part in ("keys", *ApiKey.model_fields)
+    )
+    return ".".join(map(str, known))

@@ -22,11 +22,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
+from service.api.keys import Keys
 from service.contract.bundle import Bundle, Precision
 from service.ranking.batcher import QueueDepth
 from service.ranking.caches import CacheStats
 from service.ranking.pace import Pace
 from service.scorers.scorer import EngineName
+from service.tracebacks import describe
 
 BUCKETS_MS = (0.5, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 50, 100, 250, 500)
 SLOW_BUCKETS_MS = (1000, 2500, 5000, 10000)  # a CPU's pace
@@ -118,6 +120,10 @@ class Telemetry:
     def watch_caches(self, stats: Mapping[str, Callable[[], CacheStats]]) -> None:
         """Read what the named caches did and hold at each scrape."""
         self.registry.register(_CacheCollector(self._labels, stats))
+
+    def watch_keys(self, keys: Keys) -> None:
+        """Read what the keys spent and how often they were refused at each scrape."""
+        self.registry.register(_KeyCollector(self._labels, keys))
 
     def observe_request(self, outcome: str, seconds: float) -> None:
         """Count a request to rank, whatever became of it.
@@ -217,6 +223,34 @@ class _CacheCollector(Collector):
         yield from (lookups, size, entries)
 
 
+class _KeyCollector(Collector):
+    """Turns the keys' own counts into metrics; a name is the operator's, never a request's."""
+
+    def __init__(self, labels: tuple[str, str, str], keys: Keys) -> None:
+        self._labels = labels
+        self._keys = keys
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics of all keys."""
+        tokens = CounterMetricFamily(
+            "disranker_key_tokens", "Tokens ranked for a key.", labels=(*LABELS, "key")
+        )
+        refusals = CounterMetricFamily(
+            "disranker_key_refusals",
+            "Requests refused for their key: none (missing) or none of ours (unknown), both "
+            "without a name, not for this endpoint (scope), or its tokens used up (rate).",
+            labels=(*LABELS, "key", "reason"),
+        )
+        for reason, count in self._keys.refusals.items():
+            refusals.add_metric((*self._labels, "", reason), count)
+        for holder in self._keys.holders:
+            labels = (*self._labels, holder.key.name)
+            tokens.add_metric(labels, holder.tokens)
+            for reason, count in holder.refusals.items():
+                refusals.add_metric((*labels, reason), count)
+        yield from (tokens, refusals)
+
+
 class JsonFormatter(logging.Formatter):
     """One JSON object a line; `extra={"fields": {...}}` adds keys."""
 
@@ -226,12 +260,18 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record),
             **getattr(record, "fields", {}),
         }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+        if record.exc_info and record.exc_info[1]:
+            line["exception"] = describe(record.exc_info[1])
         return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def _message(record: logging.LogRecord) -> str:
+    message = record.getMessage()
+    # Its other lines are representations of tasks and the messages of their exceptions.
+    return message.partition("\n")[0] if record.name == "asyncio" else message
 
 
 def configure_logging(level: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -28,6 +29,25 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
         status: {"description": HTTPStatus(status).phrase, "content": content}
         for status in statuses
     }
+
+
+def require_keys(app: FastAPI, guarded: Callable[[str], bool]) -> None:
+    """Make the app's OpenAPI document say which paths need a key; call it after `describe`."""
+    document_of = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = document_of()
+            scheme = {"type": "http", "scheme": "bearer"}
+            document["components"]["securitySchemes"] = {"key": scheme}
+            for path in filter(guarded, document["paths"]):
+                for operation in document["paths"][path].values():
+                    operation["security"] = [{"key": []}]
+                    for status, response in problem_responses(401, 403).items():
+                        operation["responses"].setdefault(str(status), response)
+        return app.openapi_schema or {}
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented extension point
 
 
 def describe(app: FastAPI, *models: type[BaseModel]) -> None:

@@ -83,6 +83,19 @@ def problem_response(
     return Response(problem.model_dump_json(), status, headers, MEDIA_TYPE)
 
 
+def rank_problem(error: RankError, request_id: str) -> Response:
+    """Return the response for a request without a ranking."""
+    return problem_response(
+        status=error.status,
+        error_type=error.error_type,
+        detail=error.message,
+        request_id=request_id,
+        faults=error.faults,
+        predicted_wait_ms=_predicted_wait_ms(error),
+        headers=_headers(error),
+    )
+
+
 def unexpected(request_id: str) -> Response:
     """Return the response for an error nobody foresaw."""
     return problem_response(
@@ -103,15 +116,7 @@ async def _on_rank_error(request: Request, error: Exception) -> Response:
     if error.status == 500:  # the others are overload and start-up, told by the request's line
         fields = {"request_id": record.request_id, "error_type": error.error_type}
         log.error("ranking failed", exc_info=error, extra={"fields": fields})
-    return problem_response(
-        status=error.status,
-        error_type=error.error_type,
-        detail=error.message,
-        request_id=record.request_id,
-        faults=error.faults,
-        predicted_wait_ms=_predicted_wait_ms(error),
-        headers=_headers(error),
-    )
+    return rank_problem(error, record.request_id)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
@@ -147,6 +152,8 @@ def _headers(error: RankError) -> dict[str, str]:
         # Clients read 0 as absent, and round trips make less than a second no kindness.
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
         headers["retry-after-ms"] = str(max(1, math.ceil(1000 * error.retry_after_s)))
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
     if error.status in (408, 413):
         headers["connection"] = "close"  # the rest of the body is not read
     return headers

@@ -23,6 +23,14 @@ RANKING_PATHS = frozenset(
         *("/ranking", "/v1/ranking", "/score", "/v1/score"),
     }
 )
+SECURITY_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+)
+"""Of every answer. None of them is of use to a cache: rankings are private, probes are of now."""
+
 SERVER_TIMING = {"tokenise": "tok", "queue": "queue", "infer": "infer", "order": "order"}
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
@@ -41,6 +49,7 @@ class RequestRecord:
         status: HTTP status, 0 before the response starts.
         candidates: How many the request offered, once known.
         tokens: Real tokens scored.
+        key: The name of the key it came with, once checked.
         degraded: Whether only a part was scored.
         stages_s: Seconds spent in each stage.
     """
@@ -52,6 +61,7 @@ class RequestRecord:
     status: int = 0
     candidates: int | None = None
     tokens: int | None = None
+    key: str | None = None
     degraded: bool = False
     stages_s: Mapping[str, float] = field(default_factory=dict)
 
@@ -84,13 +94,14 @@ class RequestRecord:
         return self.path in RANKING_PATHS or bool(RANKING_PATTERN.fullmatch(self.path))
 
     def add_headers(self, headers: MutableHeaders) -> None:
-        """Add `X-Request-Id` and `Server-Timing`."""
+        """Add `X-Request-Id`, `Server-Timing` and `SECURITY_HEADERS`."""
         timings = {SERVER_TIMING[stage]: s for stage, s in self.stages_s.items()}
         timings["total"] = self.elapsed_s
         headers["x-request-id"] = self.request_id
         headers["server-timing"] = ", ".join(
             f"{name};dur={1000 * seconds:.3f}" for name, seconds in timings.items()
         )
+        headers.raw.extend(SECURITY_HEADERS)
 
     def write_log(self) -> None:
         """Write the request's one line."""
@@ -100,6 +111,7 @@ class RequestRecord:
             "path": self.path[:128],
             "status": self.status,
             "outcome": self.outcome,
+            "key": self.key,
             "candidates": self.candidates,
             "tokens": self.tokens,
             **{f"{stage}_ms": round(1000 * s, 3) for stage, s in self.stages_s.items()},

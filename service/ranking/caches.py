@@ -95,6 +95,11 @@ class DocumentTokenCache:
         """What was looked up and what is stored."""
         return CacheStats(self._hits, self._misses, self._shared, *self._stored.fill)
 
+    def clear(self) -> int:
+        """Forget everything; return how many documents that was."""
+        with self._lock:
+            return self._stored.clear()
+
     def _keys(self, encoder: PairEncoder, candidates: Iterable[Candidate]) -> list[bytes]:
         empty = blake2b(digest_size=KEY_BYTES, key=encoder.fingerprint, salt=self._salt)
         keys = []
@@ -159,6 +164,10 @@ class ScoreCache:
     def stats(self) -> CacheStats:
         """What was looked up and what is stored."""
         return CacheStats(self._hits, self._misses, self._shared, *self._stored.fill)
+
+    def clear(self) -> int:
+        """Forget everything; return how many scores that was. What is in flight will be stored."""
+        return self._stored.clear()
 
     def keys(self, model: str, pairs: Iterable[TokenPair]) -> list[bytes]:
         """Return the pairs' names in this cache; hashing is work for a thread.

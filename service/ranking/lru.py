@@ -40,6 +40,13 @@ class Lru(Generic[Value]):
         """Return what is stored of a key, without using it."""
         return self._entries.get(key)
 
+    def clear(self) -> int:
+        """Forget everything; return how many entries that was."""
+        entries = len(self._entries)
+        self._entries = OrderedDict()
+        self._payload_bytes = 0
+        return entries
+
     def store(self, entries: Mapping[bytes, Value]) -> None:
         """Store entries, dropping what was not used for longest until all fits."""
         for key, value in entries.items():

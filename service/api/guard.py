@@ -1,0 +1,91 @@
+"""Who may pass: every path needs a key but those known to be for everybody."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette._utils import get_route_path  # the router's own: what it matches is what we check
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as AsgiScope
+
+from service.api.keys import Keys, Scope
+from service.api.problems import rank_problem
+from service.api.record import RequestRecord
+from service.ranking.errors import RankError
+
+OPEN_PATHS = frozenset(
+    {
+        "/",
+        "/livez",
+        "/readyz",
+        "/health",
+        "/healthz",
+        "/v1/health/live",
+        "/v1/health/ready",
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/docs",
+        "/docs/oauth2-redirect",
+        "/openapi.json",
+    }
+)
+"""For everybody: probes, which send no key, and what is public anyway."""
+
+POLICY_VIOLATION = 1008
+"""Of RFC 6455: why a WebSocket is closed."""
+
+
+def scope_of(path: str) -> Scope | None:
+    """Return the scope that a path needs, None for one that is for everybody.
+
+    A path nobody knows needs `rank`: a route that is forgotten here is closed, not open.
+    """
+    if path in OPEN_PATHS:
+        return None
+    if path == "/metrics":
+        return "metrics"
+    if path == "/admin" or path.startswith("/admin/"):
+        return "admin"
+    return "rank"
+
+
+def needed_scope(path: str, keys: Keys) -> Scope | None:
+    """Return the scope that a key must have for a path, None where no key is needed."""
+    scope = scope_of(path)
+    return scope if scope is not None and keys.guard(scope) else None
+
+
+class Guard:
+    """Refuses requests without a key that is good for their path, before their body is read."""
+
+    def __init__(self, app: ASGIApp, keys: Keys) -> None:
+        self._app = app
+        self._keys = keys
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Let a request pass, and charge its key; or answer 401, 403 or 429."""
+        if scope["type"] == "websocket":  # none is served
+            await send({"type": "websocket.close", "code": POLICY_VIOLATION})
+            return
+        is_request = scope["type"] == "http"
+        needed = needed_scope(get_route_path(scope), self._keys) if is_request else None
+        if needed is None:
+            await self._app(scope, receive, send)
+            return
+        record: RequestRecord = scope["state"]["record"]
+        try:
+            holder = self._keys.holder(needed, _authorization(scope))
+            record.key = holder.key.name
+            if needed == "rank" and scope["method"] != "GET":
+                holder.require_allowance()
+        except RankError as error:
+            await rank_problem(error, record.request_id)(scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            holder.spend(record.tokens or 0)
+
+
+def _authorization(scope: AsgiScope) -> Sequence[bytes]:
+    return [value for name, value in scope["headers"] if name == b"authorization"]
