@@ -135,19 +135,6 @@ def create_app(
         redirect_slashes=False,  # a redirect would lose the body; 404 says what is served
         redoc_url=None,
     )
-    if settings.keys:
-        keys = Keys(settings.keys)
-        telemetry.watch_keys(keys)
-        app.add_middleware(Guard, keys=keys)
-    if settings.cors_origins:  # outside the guard: a preflight comes without a key
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_origins,
-            allow_methods=("GET", "POST"),
-            allow_headers=("*",),
-            expose_headers=("x-request-id", "server-timing", "retry-after", "retry-after-ms"),
-        )
-    app.add_middleware(RecordRequests, telemetry=telemetry)
     serving = Serving(ranker, model=model, settings=settings, telemetry=telemetry)
     app.include_router(ranking_router(serving))
     app.include_router(
@@ -162,9 +149,26 @@ def create_app(
         app.include_router(admin_router(settings, caches={"tokens": tokens, "scores": scores}))
     problems.install(app)
     openapi.describe(app, *{d.request: None for route in ROUTES for d in route.dialects})
-    if settings.keys:
-        openapi.require_keys(app, lambda path: needed_scope(path, keys) is not None)
+    _guard(app, settings, telemetry)
+    app.add_middleware(RecordRequests, telemetry=telemetry)
     return app
+
+
+def _guard(app: FastAPI, settings: Settings, telemetry: Telemetry) -> None:
+    """Let nobody in without a key where there are keys, nor from other pages where not allowed."""
+    if settings.keys:
+        keys = Keys(settings.keys)
+        telemetry.watch_keys(keys)
+        app.add_middleware(Guard, keys=keys)
+        openapi.require_keys(app, lambda path: needed_scope(path, keys) is not None)
+    if settings.cors_origins:  # outside the guard: a preflight comes without a key
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("*",),
+            expose_headers=("x-request-id", "server-timing", "retry-after", "retry-after-ms"),
+        )
 
 
 def _info(settings: Settings, bundle: Bundle, precision: Precision) -> Info:
@@ -198,5 +202,5 @@ async def _warm_up(lane: Lane, bundle: Bundle, tolerance: float, readiness: Read
         gc.collect()
         gc.freeze()
         readiness.fault = None
-        fields = {"largest_deviation": largest, "tolerance": tolerance}
-        log.info("ready", extra={"fields": fields})
+        found = {"largest_deviation": largest, "tolerance": tolerance}
+        log.info("ready", extra={"fields": found})

@@ -17,10 +17,16 @@ REST_TIMEOUT_S = 30
 """For the rest of a body to come when the request was answered without it."""
 
 
-def bounded_protocol(max_connections: int) -> type[HttpToolsProtocol]:
+def bounded_protocol(
+    max_connections: int, *, rest_timeout_s: float = REST_TIMEOUT_S
+) -> type[HttpToolsProtocol]:
     """Return uvicorn's HTTP protocol for at most max_connections at a time.
 
     One more closes an idle connection, or is closed itself where none is idle.
+
+    Args:
+        max_connections: Of clients, at a time.
+        rest_timeout_s: How long to take in what is left of a body that was answered already.
     """
 
     class BoundedProtocol(HttpToolsProtocol):
@@ -60,7 +66,7 @@ def bounded_protocol(max_connections: int) -> type[HttpToolsProtocol]:
             super().on_response_complete()
             if self.cycle.response_complete and self.cycle.more_body:
                 # Reading it keeps the answer deliverable; uvicorn would do so without end.
-                self._rest_timer = self.loop.call_later(REST_TIMEOUT_S, self.transport.abort)
+                self._rest_timer = self.loop.call_later(rest_timeout_s, self.transport.abort)
 
         def on_message_complete(self) -> None:
             super().on_message_complete()

@@ -1,5 +1,6 @@
 """Requests and what every error has in common."""
 
+from hashlib import sha256
 from typing import Any
 
 import httpx
@@ -21,3 +22,12 @@ def assert_problem(response: httpx.Response, status: int) -> dict[str, Any]:
 
 def request(**fields: Any) -> dict[str, Any]:
     return {"query": "cat", "candidates": [CAT], **fields}
+
+
+def api_key(name: str, **fields: Any) -> dict[str, Any]:
+    """Return the settings of a key that is its own name."""
+    return {"name": name, "sha256": sha256(name.encode()).hexdigest(), **fields}
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}

@@ -1,14 +1,20 @@
 """A real server's bounds on connections, heads, requests and bodies."""
 
+import asyncio
 import json
 import select
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import pytest
+import uvicorn
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
+from service.connections import bounded_protocol
 from tests.service.asking import assert_problem, request
 from tests.service.test_server import TIMEOUT_S, Server, running
 
@@ -79,3 +85,29 @@ def test_requests_beyond_the_bound_are_429_and_probes_are_answered(server: Serve
         statuses = {client.post("/rank", json=request()).status_code for _ in range(50)}
         assert statuses <= {200, 429}
         assert client.post("/rank", json=request()).status_code == 200
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("rest", [b"", b"x", b"x" * 100])
+async def test_a_body_that_was_answered_already_is_not_awaited_for_ever(rest: bytes) -> None:
+    """Any byte after the answer would end uvicorn's own wait for the next request, for good."""
+
+    async def refuse(scope: Scope, _receive: Receive, send: Send) -> None:
+        await Response(status_code=401)(scope, _receive, send)
+
+    protocol = bounded_protocol(10, rest_timeout_s=0.2)
+    config = uvicorn.Config(refuse, http=protocol, ws="none", lifespan="off", log_config=None)
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        uvicorn_server = uvicorn.Server(config)
+        task = asyncio.create_task(uvicorn_server.serve(sockets=[sock]))
+        reader, writer = await asyncio.open_connection(*sock.getsockname())
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n12345" + HEAD)
+        for _ in range(2):  # the first request came whole, the second did not
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 401")
+        writer.write(rest)
+        async with asyncio.timeout(TIMEOUT_S):
+            with suppress(ConnectionError):
+                assert await reader.read() == b""
+        writer.close()
+        uvicorn_server.should_exit = True
+        await task

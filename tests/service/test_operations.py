@@ -306,7 +306,9 @@ async def test_error_nobody_foresaw_is_a_fixed_500(
     (line,) = [record for record in caplog.records if record.message == "unexpected error"]
     told = json.loads(JsonFormatter().format(line))
     assert told["request_id"] == "boom-1"
-    assert "inner detail" in told["exception"]
+    assert "in boom\n" in told["exception"]
+    assert "builtins.KeyError" in told["exception"]
+    assert "inner detail" not in json.dumps(told)
 
 
 async def test_body_that_never_ends_is_408(serving: Client) -> None:
