@@ -9,25 +9,13 @@ from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from service.api.keys import Keys, Scope
+from service.api.operations import LIVE, READY
 from service.api.problems import rank_problem
 from service.api.record import RequestRecord
 from service.ranking.errors import RankError
 
 OPEN_PATHS = frozenset(
-    {
-        "/",
-        "/livez",
-        "/readyz",
-        "/health",
-        "/healthz",
-        "/v1/health/live",
-        "/v1/health/ready",
-        "/v2/health/live",
-        "/v2/health/ready",
-        "/docs",
-        "/docs/oauth2-redirect",
-        "/openapi.json",
-    }
+    {"/", *LIVE, *READY, "/docs", "/docs/oauth2-redirect", "/openapi.json"},
 )
 """For everybody: probes, which send no key, and what is public anyway."""
 
@@ -76,7 +64,7 @@ class Guard:
         try:
             holder = self._keys.holder(needed, _authorization(scope))
             record.key = holder.key.name
-            if needed == "rank" and scope["method"] != "GET":
+            if needed == "rank" and scope["method"] not in ("GET", "HEAD"):
                 holder.require_allowance()
         except RankError as error:
             await rank_problem(error, record.request_id)(scope, receive, send)

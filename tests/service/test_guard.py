@@ -42,6 +42,16 @@ async def test_several_keys_rank_at_a_time(client: httpx.AsyncClient) -> None:
         assert answer.status_code == 200
 
 
+async def test_clients_of_other_rerankers_use_the_same_keys(client: httpx.AsyncClient) -> None:
+    body = {"query": "cat", "queries": "cat", "documents": ["cat", "dog"]}
+    for path in ("/rerank", "/v1/rerank", "/v2/rerank", "/score", "/v1/score"):
+        assert_problem(await client.post(path, json=body), 401)
+        assert (await client.post(path, json=body, headers=bearer("search"))).status_code == 200
+    for path in ("/v1/models", "/models", "/info"):
+        assert_problem(await client.get(path), 401)
+        assert (await client.get(path, headers=bearer("search"))).status_code == 200
+
+
 async def test_no_key_and_unknown_key_are_401_and_never_repeated(client: httpx.AsyncClient) -> None:
     for headers in ({}, bearer("sesquipedalian"), {"Authorization": "Basic search"}):
         answer = await client.post("/rank", json=request(), headers=headers)
@@ -67,7 +77,18 @@ async def test_scopes_open_what_they_name(client: httpx.AsyncClient) -> None:
 
 
 async def test_probes_and_docs_need_no_key(client: httpx.AsyncClient) -> None:
-    for path in ("/", "/livez", "/readyz", "/docs", "/docs/oauth2-redirect", "/openapi.json"):
+    for path in (
+        "/",
+        "/livez",
+        "/readyz",
+        "/docs",
+        "/docs/oauth2-redirect",
+        "/openapi.json",
+        "/healthz",
+        "/health",
+        "/v1/health/live",
+        "/v2/health/ready",
+    ):
         assert (await client.get(path)).status_code == 200
         assert (await client.get(path, headers=bearer("unknown"))).status_code == 200
 
@@ -107,6 +128,7 @@ TRICKS = [
     "/livez;/rank", "/livez%00/rank", "/docs/../rank", "http://x/rank", "http://x//rank",
     "/%2frank", "/rank%20", "/rank#/livez", "/admin/caches", "//admin/caches", "/admin//caches",
     "/%61dmin/caches", "/admin%2fcaches", "/docs/%2e%2e/admin/caches", "http://x/admin/caches",
+    "/v1/retrieval/x/reranking", "/v1/retrieval/../../livez/reranking", "/health/..%2frerank",
 ]  # fmt: skip
 
 

@@ -297,18 +297,18 @@ async def test_error_nobody_foresaw_is_a_fixed_500(
     app = build_app()
 
     @app.get("/boom")
-    async def boom() -> None:
-        raise KeyError("inner detail")
+    async def boom(detail: str) -> None:
+        raise KeyError(detail)
 
     async with started(app) as client:
-        answer = await client.get("/boom", headers={"X-Request-Id": "boom-1"})
+        answer = await client.get("/boom?detail=inner", headers={"X-Request-Id": "boom-1"})
     assert assert_problem(answer, 500)["detail"] == "internal error"
     (line,) = [record for record in caplog.records if record.message == "unexpected error"]
     told = json.loads(JsonFormatter().format(line))
     assert told["request_id"] == "boom-1"
     assert "in boom\n" in told["exception"]
     assert "builtins.KeyError" in told["exception"]
-    assert "inner detail" not in json.dumps(told)
+    assert "inner" not in json.dumps(told)
 
 
 async def test_body_that_never_ends_is_408(serving: Client) -> None:

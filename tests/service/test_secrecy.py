@@ -46,6 +46,32 @@ GOOD: dict[str, Any] = {
     "return_documents": True,
 }
 BROKEN = {**GOOD, "query": f"{BREAKS_ON} {secret('query')}"}
+TEXTS = [secret("text 1"), secret("text 2")]
+DIALECTS: dict[str, dict[str, Any]] = {
+    "/rerank": {"query": secret("query"), "texts": TEXTS, "return_text": True},
+    "/v1/rerank": {
+        "query": secret("query"),
+        "documents": [{"text": secret("object"), secret("field"): secret("value")}, *TEXTS],
+        "model": secret("model"),
+        "return_documents": True,
+        secret("unknown"): secret("unknown"),
+    },
+    "/v2/rerank": {"query": secret("query"), "documents": TEXTS, "model": secret("model")},
+    "/v1/ranking": {"query": {"text": secret("query")}, "passages": [{"text": secret("passage")}]},
+    "/score": {"text_1": [secret("one"), secret("two")], "text_2": TEXTS, "user": secret("user")},
+}
+BAD_DIALECTS: dict[str, dict[str, Any]] = {
+    "/rerank": {"query": secret("query"), "texts": [[secret("nested")]]},
+    "/v1/rerank": {
+        "query": {"text": secret("query")},
+        "documents": [{secret("field"): secret("value")}],
+        "rank_fields": [secret("rank field")],
+        "top_n": secret("top_n"),
+    },
+    "/v2/rerank": {"query": secret("query"), "documents": secret("documents")},
+    "/v1/ranking": {"query": secret("query"), "passages": TEXTS, "truncate": secret("truncate")},
+    "/score": {"text_1": [secret("query")] * 3, "text_2": TEXTS},
+}
 BAD_BODIES = [
     {**GOOD, "top_k": secret("top_k"), "priority": secret("priority")},
     {**GOOD, "on_deadline": secret("on_deadline"), "deadline_ms": secret("deadline")},
@@ -87,9 +113,9 @@ def story(
 
 
 def ask_everything(client: httpx.Client) -> dict[str, list[int]]:
-    def rank(body: Any, key: str = KEY, **kwargs: Any) -> int:
-        url = f"/rank?q={secret('argument')}"
-        return client.post(url, json=body, headers=bearer(key), **kwargs).status_code
+    def rank(body: Any, key: str = KEY, path: str = "/rank") -> int:
+        url = f"{path}?q={secret('argument')}"
+        return client.post(url, json=body, headers=bearer(key)).status_code
 
     def post(path: str) -> int:
         with suppress(httpx.RemoteProtocolError):
@@ -101,6 +127,8 @@ def ask_everything(client: httpx.Client) -> dict[str, list[int]]:
     return {
         "good": [rank(GOOD) for _ in range(2)],
         "bad": [rank(body) for body in BAD_BODIES],
+        "dialects": [rank(body, path=path) for path, body in DIALECTS.items()],
+        "bad dialects": [rank(body, path=path) for path, body in BAD_DIALECTS.items()],
         "no json": [post("/rank")],
         "too large": [rank({**GOOD, "query": secret("large") * 99_999})],
         "expired": [rank({**GOOD, "query": secret("late"), "deadline_ms": 0.001})],
@@ -139,6 +167,8 @@ def test_every_kind_of_failure_was_met(story: tuple[dict[str, list[int]], str, s
     assert statuses == {
         "good": [200, 200],
         "bad": [422] * len(BAD_BODIES),
+        "dialects": [200] * len(DIALECTS),
+        "bad dialects": [422] * len(BAD_DIALECTS),
         "no json": [400],
         "too large": [413],
         "expired": [422],
