@@ -8,6 +8,8 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from service.api.guard import OPEN_PATHS, scope_of
 from tests.service.asking import api_key, assert_problem, bearer, request
@@ -181,6 +183,48 @@ async def status_of(address: httpx.URL, method: str, target: str, key: str | Non
     status = int((await reader.readline()).split()[1])
     writer.close()
     return status
+
+
+PARTS = st.sampled_from(
+    ["/", "//", ".", "..", "%2f", "%2e", ";", " ", "\x00", "é", "rank", "rerank", "v1", "admin",
+     "caches", "settings", "livez", "health", "live", "docs", "metrics", "models", "retrieval",
+     "reranking", "x"]
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def guarded(build_app: Callable[..., FastAPI]) -> FastAPI:
+    return build_app(keys=KEYS, admin=True)
+
+
+@given(parts=st.lists(PARTS, max_size=8), root=st.sampled_from(["", "/livez", "/x"]))
+@settings(max_examples=300, deadline=None)
+def test_the_router_is_never_reached_without_a_key_but_for_open_paths(
+    guarded: FastAPI, parts: list[str], root: str
+) -> None:
+    route_path = "/" + "".join(parts)
+    for method in ("POST", "GET", "HEAD", "DELETE"):
+        scope: dict[str, Any] = {
+            "type": "http", "method": method, "path": root + route_path, "root_path": root,
+            "query_string": b"", "headers": [(b"host", b"x")], "http_version": "1.1",
+        }  # fmt: skip
+        status = asyncio.run(answered(guarded, scope))
+        assert (status == 401) == (route_path not in OPEN_PATHS)
+        assert ("endpoint" in scope) <= (route_path in OPEN_PATHS)
+
+
+async def answered(app: FastAPI, scope: dict[str, Any]) -> int:
+    statuses: list[int] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    await app(scope, receive, send)
+    return statuses[0]
 
 
 async def test_websockets_are_closed(build_app: Callable[..., FastAPI]) -> None:
