@@ -71,7 +71,7 @@ KERNEL := $(wildcard service/scorers/kernel/*)
 	@$(@D)/$(PIP_INSTALL) --editable '.[$(EXTRAS)]'
 	@touch $@
 
-.venv/.ready: EXTRAS = cpu,training,export,loadtest,dev
+.venv/.ready: EXTRAS = cpu,training,export,loadtest,otel,dev
 .venv-bench/.ready: EXTRAS = cpu,export,loadtest
 
 # Torch goes in first and alone, so that nothing after it chooses another build.

@@ -8,7 +8,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from service.api.keys import NAME, SCOPES, fresh_key
 from service.app import create_app
@@ -28,6 +28,9 @@ from service.scorers.scorer import choose_engine, load_scorer
 from service.server import build_server, listen
 from service.settings import PREFIX, Settings, SettingsError, is_loopback, load_settings
 from service.telemetry import configure_logging
+
+if TYPE_CHECKING:
+    from service.api.spans import Spans
 
 BAD_START = 2
 
@@ -50,7 +53,9 @@ def serve(flags: dict[str, Any]) -> int:
     """Open the bundle, then the port; serve until told to stop."""
     share_heaps()
     settings = load_settings(flags)
+    configure_logging(settings.log_level)
     bundle = Bundle.open(settings.bundle)
+    spans = _open_spans(settings.otlp_endpoint, bundle) if settings.otlp_endpoint else None
     precision = _precision(settings, bundle)
     engine_name, not_native = choose_engine(bundle, precision, settings.engine)
     scorer = load_scorer(bundle, precision, engine=engine_name, threads=1)
@@ -65,8 +70,8 @@ def serve(flags: dict[str, Any]) -> int:
         engine_name=engine_name,
         concurrency=workers,
         readiness=readiness,
+        begin_span=spans.begin if spans else None,
     )
-    configure_logging(settings.log_level)
     if not_native and settings.engine is None and precision == "int8":
         log.warning("a slower engine: %s", not_native)
     may_rank = any("rank" in key.scopes for key in settings.keys)
@@ -85,6 +90,8 @@ def serve(flags: dict[str, Any]) -> int:
         }
         log.info("listening on http://%s:%d", host, port, extra={"fields": fields})
         build_server(app, settings, readiness).run(sockets=[sock])
+    if spans:
+        spans.close()
     engine.close()
     return 0
 
@@ -127,6 +134,20 @@ def new_key(options: dict[str, Any]) -> int:
     if options["tokens_per_s"]:
         print(f"tokens_per_s = {options['tokens_per_s']}")
     return 0
+
+
+def _open_spans(endpoint: str, bundle: Bundle) -> Spans:
+    """Import OpenTelemetry, which a service without it neither has nor pays for, and begin."""
+    try:
+        from service.api.spans import Spans
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"otlp_endpoint: {error.name} is not installed: pip install '.[otel]'"
+        ) from error
+    try:
+        return Spans(endpoint, model=bundle.manifest.name, model_version=bundle.short_version)
+    except ValueError as error:
+        raise SettingsError(f"an OTEL_ variable makes no sense: {error}") from error
 
 
 def _precision(settings: Settings, bundle: Bundle) -> Precision:

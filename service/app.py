@@ -16,7 +16,7 @@ from service.api import openapi, problems
 from service.api.admin import admin_router
 from service.api.guard import Guard, needed_scope
 from service.api.keys import Keys
-from service.api.middleware import RecordRequests
+from service.api.middleware import BeginSpan, RecordRequests
 from service.api.operations import Info, operations_router
 from service.api.routes import ROUTES, ranking_router
 from service.api.schema import MAX_CANDIDATES, ServedModel
@@ -56,6 +56,7 @@ def create_app(
     engine_name: EngineName = "onnx",
     concurrency: int = 1,
     readiness: Readiness | None = None,
+    begin_span: BeginSpan | None = None,
     hang_s: float = HANG_S,
 ) -> FastAPI:
     """Return the application that serves a bundle.
@@ -68,6 +69,7 @@ def create_app(
         engine_name: What the metrics call the engine.
         concurrency: Calls that the engine runs side by side.
         readiness: Shared with the server, which turns it red when asked to stop.
+        begin_span: Records requests to rank as spans; None where nothing is traced.
         hang_s: How long a call of the engine may take.
     """
     manifest = bundle.manifest
@@ -134,6 +136,8 @@ def create_app(
         lifespan=lifespan,
         redirect_slashes=False,  # a redirect would lose the body; 404 says what is served
         redoc_url=None,
+        # Spans are ours (`api/spans.py`); FastAPI's would tell query strings and exceptions' texts.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     serving = Serving(ranker, model=model, settings=settings, telemetry=telemetry)
     app.include_router(ranking_router(serving))
@@ -150,7 +154,7 @@ def create_app(
     problems.install(app)
     openapi.describe(app, *{d.request: None for route in ROUTES for d in route.dialects})
     _guard(app, settings, telemetry)
-    app.add_middleware(RecordRequests, telemetry=telemetry)
+    app.add_middleware(RecordRequests, telemetry=telemetry, begin_span=begin_span)
     return app
 
 

@@ -157,6 +157,13 @@ class Settings(BaseSettings):
         description="Origins whose pages may call the service, by comma, * for all; none by "
         "default.",
     )
+    otlp_endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s/]",
+        description="Base URL of an OpenTelemetry collector, http://localhost:4318 for one; each "
+        "request to rank is sent there as a trace, by OTLP over HTTP. By default none is. Needs "
+        "the extra [otel]; names, sampling and headers are OpenTelemetry's own OTEL_… variables.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info",
         description="Least severe log line to write. Probes and scrapes are logged at debug.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -10,16 +11,23 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api.problems import unexpected
 from service.api.record import RequestRecord
 from service.telemetry import Telemetry
+from service.tracing import passing_on
 
 log = logging.getLogger(__name__)
+
+BeginSpan = Callable[[RequestRecord, Scope], Callable[[], None]]
+"""Begins the span of a request, puts its traceparent on the record, and returns what ends it."""
 
 
 class RecordRequests:
     """Gives each request its record, and tells the log and the metrics how it ended."""
 
-    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
+    def __init__(
+        self, app: ASGIApp, telemetry: Telemetry, begin_span: BeginSpan | None = None
+    ) -> None:
         self._app = app
         self._telemetry = telemetry
+        self._begin_span = begin_span
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request; an error nobody foresaw becomes a fixed 500."""
@@ -28,6 +36,9 @@ class RecordRequests:
             return
         record = RequestRecord.of_scope(scope)
         scope.setdefault("state", {})["record"] = record
+        end_span = None
+        if self._begin_span is not None and record.is_ranking:
+            end_span = self._begin_span(record, scope)
 
         async def send_recorded(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -36,7 +47,8 @@ class RecordRequests:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_recorded)
+            with passing_on(record.traceparent):
+                await self._app(scope, receive, send_recorded)
         except Exception:
             fields = {"request_id": record.request_id}
             log.exception("unexpected error", extra={"fields": fields})
@@ -47,3 +59,5 @@ class RecordRequests:
             record.write_log()
             if record.is_ranking:
                 self._telemetry.observe_request(record.outcome, record.elapsed_s)
+            if end_span is not None:
+                end_span()

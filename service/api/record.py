@@ -14,6 +14,8 @@ from fastapi import Request
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import Scope
 
+from service.tracing import trace_id, valid_traceparent
+
 log = logging.getLogger("service.requests")
 
 RANKING_PATTERN = re.compile(r"/v1/retrieval/.+/reranking")
@@ -45,7 +47,9 @@ class RequestRecord:
         request_id: The client's `X-Request-Id` where it is safe to repeat, else a new one.
         method: HTTP method.
         path: Path, without the query string.
+        traceparent: Of the span that stands for the request, ours or else its client's.
         began: When the request arrived, in `time.monotonic()` seconds.
+        answered: When the response began.
         status: HTTP status, 0 before the response starts.
         candidates: How many the request offered, once known.
         tokens: Real tokens scored.
@@ -57,7 +61,9 @@ class RequestRecord:
     request_id: str
     method: str
     path: str
+    traceparent: str | None = None
     began: float = field(default_factory=monotonic)
+    answered: float | None = None
     status: int = 0
     candidates: int | None = None
     tokens: int | None = None
@@ -68,9 +74,11 @@ class RequestRecord:
     @classmethod
     def of_scope(cls, scope: Scope) -> RequestRecord:
         """Return the record of a request that has just arrived."""
-        given = Headers(scope=scope).get("x-request-id", "")
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
         request_id = given if _SAFE_ID.fullmatch(given) else uuid4().hex
-        return cls(request_id, scope["method"], scope["path"])
+        traceparent = valid_traceparent(headers.getlist("traceparent"))
+        return cls(request_id, scope["method"], scope["path"], traceparent)
 
     @property
     def elapsed_s(self) -> float:
@@ -94,9 +102,10 @@ class RequestRecord:
         return self.path in RANKING_PATHS or bool(RANKING_PATTERN.fullmatch(self.path))
 
     def add_headers(self, headers: MutableHeaders) -> None:
-        """Add `X-Request-Id`, `Server-Timing` and `SECURITY_HEADERS`."""
+        """Add `X-Request-Id`, `Server-Timing` and `SECURITY_HEADERS`; the response begins now."""
+        self.answered = monotonic()
         timings = {SERVER_TIMING[stage]: s for stage, s in self.stages_s.items()}
-        timings["total"] = self.elapsed_s
+        timings["total"] = self.answered - self.began
         headers["x-request-id"] = self.request_id
         headers["server-timing"] = ", ".join(
             f"{name};dur={1000 * seconds:.3f}" for name, seconds in timings.items()
@@ -107,6 +116,7 @@ class RequestRecord:
         """Write the request's one line."""
         fields = {
             "request_id": self.request_id,
+            "trace_id": trace_id(self.traceparent) if self.traceparent else None,
             "method": self.method[:16],
             "path": self.path[:128],
             "status": self.status,

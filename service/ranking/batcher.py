@@ -19,6 +19,7 @@ from service.ranking.errors import NotReadyError, ScoringError
 from service.ranking.health import EngineHungError
 from service.ranking.pace import Pace
 from service.ranking.waiting import Waiting
+from service.tracing import passing_on
 
 log = logging.getLogger(__name__)
 
@@ -226,7 +227,8 @@ class Batcher:
             waiting.enter_launch(began)
         failure: Exception | None = None
         try:
-            scores = await self._engine.score(pairs, latest)
+            with passing_on(_traceparent(launch)):
+                scores = await self._engine.score(pairs, latest)
             self._pace.observe(scores.real_tokens, monotonic() - began)
             self._distribute(launch, scores, len(pairs))
         except Exception as error:
@@ -273,3 +275,8 @@ class Batcher:
                 if waiting.settled == len(waiting.pairs):
                     waiting.settle()
             offset += size
+
+
+def _traceparent(launch: _Launch) -> str | None:
+    """Return the first request's that has one: a call can name only one."""
+    return next((waiting.traceparent for waiting, _, _ in launch if waiting.traceparent), None)

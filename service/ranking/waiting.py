@@ -13,6 +13,7 @@ from service.contract.types import Scores
 from service.ranking.admission import Ticket
 from service.ranking.errors import RankError
 from service.ranking.pace import Pace
+from service.tracing import outgoing_traceparent
 
 
 class Waiting:
@@ -21,6 +22,7 @@ class Waiting:
     Attributes:
         pairs: What to score, in the order it is launched.
         ticket: The request's turn.
+        traceparent: Of the request that waits; its task is not the one that launches.
         done: Set once it is answered, cancelled once nobody waits any more.
         values: Scores, float32 [n].
         scored: Which of them are there, bool [n].
@@ -35,6 +37,7 @@ class Waiting:
         """Wait with all pairs."""
         self.pairs = pairs
         self.ticket = ticket
+        self.traceparent = outgoing_traceparent()
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.values = np.zeros(len(pairs), dtype=np.float32)
         self.scored = np.zeros(len(pairs), dtype=np.bool_)

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from service.api.middleware import BeginSpan
 from service.app import create_app
 from service.contract.bundle import Bundle, Precision
 from service.engines.engine import Engine
@@ -44,6 +45,7 @@ def build_app(bundle: Bundle) -> Callable[..., FastAPI]:
         *,
         precision: Precision = "int8",
         readiness: Readiness | None = None,
+        begin_span: BeginSpan | None = None,
         hang_s: float = 60,
         **settings: Any,
     ) -> FastAPI:
@@ -54,6 +56,7 @@ def build_app(bundle: Bundle) -> Callable[..., FastAPI]:
             engine=engine or LocalEngine(scorer),
             precision=precision,
             readiness=readiness,
+            begin_span=begin_span,
             hang_s=hang_s,
         )
 
