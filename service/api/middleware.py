@@ -15,8 +15,11 @@ from service.tracing import passing_on
 
 log = logging.getLogger(__name__)
 
-BeginSpan = Callable[[RequestRecord, Scope], Callable[[], None]]
-"""Begins the span of a request, puts its traceparent on the record, and returns what ends it."""
+BeginSpan = Callable[[RequestRecord, Scope], Callable[[float], None]]
+"""Begins the span of a request, puts its traceparent on the record, and returns what ends it.
+
+That is called once, with the seconds the request took.
+"""
 
 
 class RecordRequests:
@@ -60,4 +63,4 @@ class RecordRequests:
             if record.is_ranking:
                 self._telemetry.observe_request(record.outcome, record.elapsed_s)
             if end_span is not None:
-                end_span()
+                end_span(record.elapsed_s)

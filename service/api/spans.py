@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
@@ -21,6 +23,13 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from service.api.record import RequestRecord
+
+LATER_S = 0.001
+"""After a response, when its spans are made.
+
+It takes a fifth of a millisecond; at once, it takes them from whoever reads the response where
+cores are scarce.
+"""
 
 FLUSH_S = 2.0
 """For the last spans when the service stops; a collector out of reach must not hold it up."""
@@ -60,10 +69,11 @@ class Spans:
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("disranker", version("disranker"))
         self._propagator = TraceContextTextMapPropagator()
+        self._ended: deque[Callable[[], None]] = deque()
         self._model = {"disranker.model.name": model, "disranker.model.version": model_version}
 
-    def begin(self, record: RequestRecord, scope: Scope) -> Callable[[], None]:
-        """Begin a request's span, and return what ends it.
+    def begin(self, record: RequestRecord, scope: Scope) -> Callable[[float], None]:
+        """Begin a request's span, and return what ends it, given the seconds the request took.
 
         The record's traceparent becomes the span's.
         """
@@ -86,17 +96,28 @@ class Spans:
             },
         )
         record.traceparent = _traceparent(span) or record.traceparent
-        return partial(self._end, span, record)
+        return partial(self._end_later, span, record)
 
     def close(self) -> None:
-        """Send what is left, for `FLUSH_S` at most."""
+        """Send what is left, for `FLUSH_S` at most; the event loop must have ended."""
+        while self._ended:
+            self._end_next()
         closing = Thread(target=self._provider.shutdown, name="last-spans", daemon=True)
         closing.start()
         closing.join(FLUSH_S)
 
-    def _end(self, span: Span, record: RequestRecord) -> None:
-        if not isinstance(span, RecordedSpan) or span.start_time is None:  # not sampled
+    def _end_later(self, span: Span, record: RequestRecord, elapsed_s: float) -> None:
+        if not isinstance(span, RecordedSpan):  # not sampled
             return
+        self._ended.append(partial(self._end, span, record, elapsed_s))
+        asyncio.get_running_loop().call_later(LATER_S, self._end_next)
+
+    def _end_next(self) -> None:
+        if self._ended:
+            self._ended.popleft()()
+
+    def _end(self, span: RecordedSpan, record: RequestRecord, elapsed_s: float) -> None:
+        began_ns = span.start_time or 0
         span.set_attribute("disranker.outcome", record.outcome)
         if record.candidates is not None:
             span.set_attribute("disranker.candidates", record.candidates)
@@ -107,23 +128,24 @@ class Spans:
         if record.status >= 500:
             span.set_attribute("error.type", str(record.status))
             span.set_status(StatusCode.ERROR)
-        self._add_stages(span, record, span.start_time)
-        span.end(span.start_time + _ns(record.elapsed_s))
+        self._add_stages(span, record, began_ns)
+        span.end(began_ns + _ns(elapsed_s))
 
     def _add_stages(self, span: Span, record: RequestRecord, began_ns: int) -> None:
-        """Lay the stages end to end, up to the moment the answer began.
+        """Lay the stages end to end, up to the moment the response began.
 
-        Only their lengths were measured: what came before them is reading and parsing the body.
+        Only their lengths were measured: what came before them is reading and parsing the body. A
+        stage of no length was not needed, as inference is not for cached scores.
         """
         if record.answered is None:
             return
         parent = set_span_in_context(span, Context())
         start_s = record.answered - record.began - sum(record.stages_s.values())
         for stage, stage_s in record.stages_s.items():
-            start_ns = began_ns + _ns(start_s)
-            child = self._tracer.start_span(stage, parent, start_time=start_ns)
-            start_s += stage_s
-            child.end(began_ns + _ns(start_s))
+            if stage_s > 0:
+                start_ns, start_s = began_ns + _ns(start_s), start_s + stage_s
+                child = self._tracer.start_span(stage, parent, start_time=start_ns)
+                child.end(began_ns + _ns(start_s))
 
 
 class Quiet(logging.Handler):

@@ -121,6 +121,14 @@ def test_a_request_is_a_span_with_a_child_a_stage(
     assert span.end_time_unix_nano >= at
 
 
+def test_a_stage_that_was_not_needed_has_no_span(server: Server, collector: Collector) -> None:
+    ask(server, "scored")
+    body = request(candidates=[{"text": "sesquipedalian scored"}])
+    httpx.post(f"{server.url}/rank", json=body, headers={"X-Request-Id": "known"})
+    _, stages = collector.trace("known")
+    assert [stage.name for stage in stages] == ["tokenise", "order"]
+
+
 def test_who_sends_is_named_and_may_be_named_otherwise(
     server: Server, collector: Collector
 ) -> None:
