@@ -19,6 +19,7 @@ from service.tracing import trace_id, valid_traceparent
 log = logging.getLogger("service.requests")
 
 RANKING_PATTERN = re.compile(r"/v1/retrieval/.+/reranking")
+PATTERN_ROUTE = "/v1/retrieval/{model}/reranking"
 RANKING_PATHS = frozenset(
     {
         *("/rank", "/rerank", "/v1/rerank", "/v2/rerank"),
@@ -97,9 +98,16 @@ class RequestRecord:
         return "client_error" if self.status < 500 else "error"
 
     @property
+    def route(self) -> str | None:
+        """The path to rank at, without what clients put into it; None for a probe or a page."""
+        if self.path in RANKING_PATHS:
+            return self.path
+        return PATTERN_ROUTE if RANKING_PATTERN.fullmatch(self.path) else None
+
+    @property
     def is_ranking(self) -> bool:
         """Whether this is a request to rank, as opposed to a probe or a page."""
-        return self.path in RANKING_PATHS or bool(RANKING_PATTERN.fullmatch(self.path))
+        return self.route is not None
 
     def add_headers(self, headers: MutableHeaders) -> None:
         """Add `X-Request-Id`, `Server-Timing` and `SECURITY_HEADERS`; the response begins now."""

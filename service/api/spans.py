@@ -24,6 +24,9 @@ from starlette.types import Scope
 
 from service.api.record import RequestRecord
 
+MAX_PATH_CHARS = 128
+"""Clients of one dialect put a model's name into it."""
+
 LATER_S = 0.001
 """After a response, when its spans are made.
 
@@ -82,14 +85,15 @@ class Spans:
             carrier["traceparent"] = record.traceparent
             carrier["tracestate"] = Headers(scope=scope).getlist("tracestate")
         method = record.method if record.method in METHODS else "_OTHER"
+        route = record.route or ""
         span = self._tracer.start_span(
-            f"{method if method in METHODS else 'HTTP'} {record.path}",
+            f"{method if method in METHODS else 'HTTP'} {route}",
             self._propagator.extract(carrier, Context()),
             SpanKind.SERVER,
             {
                 "http.request.method": method,
-                "http.route": record.path,
-                "url.path": record.path,
+                "http.route": route,
+                "url.path": record.path[:MAX_PATH_CHARS],
                 "url.scheme": scope.get("scheme", "http"),
                 "disranker.request_id": record.request_id,
                 **self._model,

@@ -43,6 +43,7 @@ WITHOUT_OPENTELEMETRY = (  # but for its API, which FastAPI imports
     "import sys; sys.modules.update({'opentelemetry.sdk': None, 'opentelemetry.exporter': None}); "
     "from service.__main__ import main; sys.exit(main())"
 )
+HOSTED = "POST /v1/retrieval/{model}/reranking"
 NOT_VALID = [
     "",
     "00",
@@ -184,8 +185,17 @@ def test_only_requests_to_rank_have_spans_and_their_faults_are_no_errors(
     assert span.status.code == Status.STATUS_CODE_UNSET
     assert stages == []
     assert collector.trace("strange")[0].name == "HTTP /rank"
-    names = {span.name for span in collector.spans if not span.parent_span_id}
-    assert names <= {"POST /rank", "HTTP /rank"}
+    names = {span.name for span in collector.spans if span.kind == Span.SPAN_KIND_SERVER}
+    assert names <= {"POST /rank", "HTTP /rank", HOSTED}
+
+
+def test_a_route_has_no_word_of_the_clients(server: Server, collector: Collector) -> None:
+    path = f"/v1/retrieval/{'m' * 500}/reranking"
+    httpx.post(f"{server.url}{path}", content=b"{}", headers={"X-Request-Id": "hosted"})
+    span, _ = collector.trace("hosted")
+    assert span.name == HOSTED
+    assert attributes_of(span.attributes)["http.route"] == HOSTED.removeprefix("POST ")
+    assert attributes_of(span.attributes)["url.path"] == path[:128]
 
 
 class Listener:
@@ -249,6 +259,16 @@ async def test_a_launch_of_several_requests_goes_by_the_first_of_them_with_a_tra
         engine.open.set()
         assert {answer.status_code for answer in await asyncio.gather(*tasks)} == {200}
         assert engine.heard[before:] == [OTHER, SAMPLED]
+
+
+@pytest.mark.anyio
+async def test_many_questions_of_a_request_are_one_trace(serving: Client, engine: Listener) -> None:
+    body = {"text_1": ["cat", "dog"], "text_2": ["kettle", "water"]}
+    async with serving(engine) as client:
+        before = len(engine.heard)
+        answer = await client.post("/score", json=body, headers={"traceparent": SAMPLED})
+        assert answer.status_code == 200, answer.text
+        assert set(engine.heard[before:]) == {SAMPLED}
 
 
 @pytest.mark.anyio
