@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import re
+import signal
 import socket
 import subprocess
 import time
@@ -364,6 +365,13 @@ def test_what_cannot_work_is_refused_at_start(bundle_path: Path) -> None:
     assert "max_queue_size" in refused(bundle_path, *flags, OTEL_BSP_MAX_QUEUE_SIZE="0")
 
 
+def test_a_stop_sends_the_last_spans(bundle_path: Path, collector: Collector) -> None:
+    with running(bundle_path, "--otlp-endpoint", f"{collector.url}/") as server:
+        ask(server, "last")
+        assert server.stop() == 0
+    collector.trace("last")
+
+
 @pytest.mark.parametrize("listening", [False, True], ids=["closed", "silent"])
 def test_a_collector_out_of_reach_costs_one_log_line_and_no_request(
     bundle_path: Path, monkeypatch: pytest.MonkeyPatch, listening: bool
@@ -380,7 +388,8 @@ def test_a_collector_out_of_reach_costs_one_log_line_and_no_request(
             if not listening:
                 server.wait_for("Transient error")
             statuses |= {ask(server, f"lost-{n}").status_code for n in range(20, 40)}
-            assert server.stop() == 0
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(15) == 0  # OpenTelemetry itself would try for 30 s
     assert statuses == {200}
     told = [line for line in server.log if line["logger"].startswith(("opentelemetry", "urllib3"))]
     assert len(told) == (0 if listening else 1)
