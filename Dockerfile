@@ -8,11 +8,12 @@ RUN command -v gcc >/dev/null || { apt-get update -qq \
     && apt-get install -qq --no-install-recommends gcc libc6-dev >/dev/null; }
 # pip stays out of the environment that is shipped.
 RUN python3 -m venv /tmp/pip && python3 -m venv --without-pip /opt/venv
+ARG EXTRAS=cpu
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 # Dependencies alone: this layer lasts until they change. Both secrets are optional.
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=secret,id=pip.crt \
     /tmp/pip/bin/pip --python /opt/venv/bin/python install --no-cache-dir \
-    --quiet --disable-pip-version-check --constraint constraints.txt '.[cpu]' \
+    --quiet --disable-pip-version-check --constraint constraints.txt ".[$EXTRAS]" \
     && rm -rf build ./*.egg-info
 COPY service service
 # The extension is optional to pip, so that its absence would pass unseen.

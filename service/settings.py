@@ -159,7 +159,7 @@ class Settings(BaseSettings):
     )
     otlp_endpoint: str | None = Field(
         default=None,
-        pattern=r"^https?://[^\s/]",
+        pattern=r"^https?://[^\s/@]+(/\S*)?$",
         description="Base URL of an OpenTelemetry collector, http://localhost:4318 for one; each "
         "request to rank is sent there as a trace, by OTLP over HTTP. By default none is. Needs "
         "the extra [otel]; names, sampling and headers are OpenTelemetry's own OTEL_… variables.",

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the serving image: build.sh [TAG]. With docker, or podman where no docker engine answers.
-# BASE=… in the environment takes another base image; the PIP_… settings there hold in the build.
+# BASE=… in the environment takes another base image, EXTRAS=cpu,otel other extras than cpu; the
+# PIP_… settings there hold in the build.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -15,6 +16,9 @@ options=(
 )
 if [[ -n ${BASE:-} ]]; then
     options+=(--build-arg "BASE=$BASE")
+fi
+if [[ -n ${EXTRAS:-} ]]; then
+    options+=(--build-arg "EXTRAS=$EXTRAS")
 fi
 
 echo "[global]" >"$secrets/pip.conf"

@@ -360,7 +360,8 @@ def test_tracing_without_the_extra_says_what_to_install(bundle_path: Path) -> No
 
 
 def test_what_cannot_work_is_refused_at_start(bundle_path: Path) -> None:
-    assert "otlp_endpoint: " in refused(bundle_path, "--otlp-endpoint", "localhost:4318")
+    for endpoint in ("localhost:4318", "http://", "http://name:secret@host:4318"):
+        assert "otlp_endpoint: " in refused(bundle_path, "--otlp-endpoint", endpoint)
     flags = ("--otlp-endpoint", "http://127.0.0.1:1")
     assert "max_queue_size" in refused(bundle_path, *flags, OTEL_BSP_MAX_QUEUE_SIZE="0")
 
