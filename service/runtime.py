@@ -13,7 +13,7 @@ from importlib.metadata import distributions
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 
 NICENESS = 10
-"""Of the threads that compute: far enough below the event loop's 0 to let it interrupt them."""
+"""Of threads that compute, beyond the event loop's: enough to let it interrupt them."""
 
 M_ARENA_MAX = -8
 """Of glibc's `mallopt`."""
@@ -66,8 +66,10 @@ def step_back() -> None:
     as important, it waited up to six for one.
     """
     if sys.platform == "linux":  # elsewhere priorities belong to processes
+        thread = threading.get_native_id()
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+            niceness = os.getpriority(os.PRIO_PROCESS, thread) + NICENESS
+            os.setpriority(os.PRIO_PROCESS, thread, niceness)
 
 
 def usable_cores() -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from starlette._utils import get_route_path  # the router's own: what it matches is what we check
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as AsgiScope
 
@@ -55,12 +54,14 @@ class Guard:
         if scope["type"] == "websocket":  # none is served
             await send({"type": "websocket.close", "code": POLICY_VIOLATION})
             return
-        is_request = scope["type"] == "http"
-        needed = needed_scope(get_route_path(scope), self._keys) if is_request else None
-        if needed is None:
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         record: RequestRecord = scope["state"]["record"]
+        needed = needed_scope(record.path, self._keys)
+        if needed is None:
+            await self._app(scope, receive, send)
+            return
         try:
             holder = self._keys.holder(needed, _authorization(scope))
             record.key = holder.key.name

@@ -11,6 +11,7 @@ from typing import cast
 from uuid import uuid4
 
 from fastapi import Request
+from starlette._utils import get_route_path  # the router's own, so that all see the same path
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import Scope
 
@@ -47,7 +48,7 @@ class RequestRecord:
     Attributes:
         request_id: The client's `X-Request-Id` where it is safe to repeat, else a new one.
         method: HTTP method.
-        path: Path, without the query string.
+        path: Path as the router matches it, without the query string.
         traceparent: Of the span that stands for the request, ours or else its client's.
         began: When the request arrived, in `time.monotonic()` seconds.
         answered: When the response began.
@@ -79,7 +80,7 @@ class RequestRecord:
         given = headers.get("x-request-id", "")
         request_id = given if _SAFE_ID.fullmatch(given) else uuid4().hex
         traceparent = valid_traceparent(headers.getlist("traceparent"))
-        return cls(request_id, scope["method"], scope["path"], traceparent)
+        return cls(request_id, scope["method"], get_route_path(scope), traceparent)
 
     @property
     def elapsed_s(self) -> float:
