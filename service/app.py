@@ -132,7 +132,6 @@ def create_app(
     app = FastAPI(
         title="DisRanker-serve",
         version=version("disranker"),
-        description="An LLM's ranking skill, distilled and served inside a latency budget.",
         lifespan=lifespan,
         redirect_slashes=False,  # a redirect would lose the body; 404 says what is served
         redoc_url=None,
@@ -152,7 +151,8 @@ def create_app(
     if settings.admin:
         app.include_router(admin_router(settings, caches={"tokens": tokens, "scores": scores}))
     problems.install(app)
-    openapi.describe(app, *{d.request: None for route in ROUTES for d in route.dialects})
+    requests = {dialect.request: None for route in ROUTES for dialect in route.dialects}
+    openapi.describe(app, *requests, max_query_chars=settings.max_query_chars)
     _guard(app, settings, telemetry)
     app.add_middleware(RecordRequests, telemetry=telemetry, begin_span=begin_span)
     return app

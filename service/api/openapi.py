@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
@@ -10,23 +10,68 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
+from service.api.dialect import Dialect
 from service.api.problems import MEDIA_TYPE, Problem
+from service.api.schema import QUERY_MARK
+
+DESCRIPTION = """\
+An LLM's ranking skill, distilled and served inside a latency budget.
+
+Bodies are read as JSON whatever `Content-Type` says. Every error is `application/problem+json`:
+beside those of its operation, 404 for a path that is not here and 405, with `Allow`, for a method
+that it does not take. Where `GET` is answered, so is `HEAD`.
+"""
 
 _REFERENCE = "#/components/schemas/{model}"
 
 
-def request_body(*models: type[BaseModel]) -> dict[str, Any]:
-    """Return the description of a JSON body, one of models, that the handler reads by itself."""
-    refs = [{"$ref": _REFERENCE.format(model=model.__name__)} for model in models]
-    schema = refs[0] if len(refs) == 1 else {"anyOf": refs}
+def _header(description: str, **schema: Any) -> dict[str, Any]:
+    return {"description": description, "required": True, "schema": schema}
+
+
+HEADERS = {
+    "X-Request-Id": _header(
+        "Names the request in the service's log; the one that was sent, where it is safe to repeat",
+        type="string",
+    ),
+    "Server-Timing": _header("Milliseconds spent, in all and in each stage", type="string"),
+    "Retry-After": _header("Seconds after which trying again may help", type="integer", minimum=1),
+    "Retry-After-Ms": _header("The same in milliseconds", type="integer", minimum=1),
+}
+RETRIED = (429, 503)
+"""Statuses after which trying again may help."""
+
+
+def headers(status: int) -> dict[str, Any]:
+    """Return the description of the headers of an answer with a status."""
+    names = HEADERS if status in RETRIED else ("X-Request-Id", "Server-Timing")
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+def request_body(*dialects: Dialect[Any]) -> dict[str, Any]:
+    """Return the description of a JSON body in one of dialects that the handler reads by itself.
+
+    Args:
+        dialects: As `read_request` takes them.
+    """
+    *others, usual = dialects
+    schema = _reference(usual.request)
+    if others:
+        found = [_all_of(_reference(other.request), _any_key(other.keys)) for other in others]
+        keys = frozenset[str]().union(*(other.keys for other in others))
+        schema = {"anyOf": [*found, _all_of(schema, {"not": _any_key(keys)})]}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the description of the problems that an operation may answer with."""
-    content = {MEDIA_TYPE: {"schema": {"$ref": _REFERENCE.format(model=Problem.__name__)}}}
+    content = {MEDIA_TYPE: {"schema": _reference(Problem)}}
     return {
-        status: {"description": HTTPStatus(status).phrase, "content": content}
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": content,
+            "headers": headers(status),
+        }
         for status in statuses
     }
 
@@ -50,24 +95,56 @@ def require_keys(app: FastAPI, guarded: Callable[[str], bool]) -> None:
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented extension point
 
 
-def describe(app: FastAPI, *models: type[BaseModel]) -> None:
-    """Make the app's OpenAPI document name these models, beside the problem."""
+def describe(app: FastAPI, *models: type[BaseModel], max_query_chars: int) -> None:
+    """Make the app's OpenAPI document name these models, beside the problem.
+
+    Args:
+        app: Its description is replaced.
+        models: Of requests.
+        max_query_chars: Longest query that they may have.
+    """
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = get_openapi(
                 title=app.title,
                 version=app.version,
-                description=app.description,
+                description=DESCRIPTION,
                 routes=app.routes,
             )
-            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            components = document.setdefault("components", {})
+            components["headers"] = HEADERS
+            schemas = components.setdefault("schemas", {})
             raw: tuple[type[BaseModel], ...] = (Problem, *models)
             for model in raw:
                 schema = model.model_json_schema(ref_template=_REFERENCE)
                 schemas.update(schema.pop("$defs", {}))
                 schemas[model.__name__] = schema
+            _limit_queries(schemas, max_query_chars)
             app.openapi_schema = document
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented extension point
+
+
+def _reference(model: type[BaseModel]) -> dict[str, Any]:
+    return {"$ref": _REFERENCE.format(model=model.__name__)}
+
+
+def _all_of(*schemas: dict[str, Any]) -> dict[str, Any]:
+    return {"allOf": [*schemas]}
+
+
+def _any_key(keys: Iterable[str]) -> dict[str, Any]:
+    return {"anyOf": [{"required": [key]} for key in sorted(keys)]}
+
+
+def _limit_queries(node: Any, max_chars: int) -> None:
+    """Put the limit wherever a schema is marked as a query's."""
+    if isinstance(node, dict):
+        if node.pop(QUERY_MARK, False):
+            node["maxLength"] = max_chars
+        node = [*node.values()]
+    if isinstance(node, list):
+        for part in node:
+            _limit_queries(part, max_chars)

@@ -143,7 +143,12 @@ def operations_router(
     async def about() -> Info:
         return info
 
-    @get(("/metrics",), "Prometheus metrics", response_class=Response)
+    @get(
+        ("/metrics",),
+        "Prometheus metrics",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
     def metrics() -> Response:  # not async: rendering runs off the event loop
         return Response(telemetry.exposition(), media_type=CONTENT_TYPE_LATEST)
 

@@ -19,7 +19,7 @@ from service.tracing import trace_id, valid_traceparent
 
 log = logging.getLogger("service.requests")
 
-RANKING_PATTERN = re.compile(r"/v1/retrieval/.+/reranking")
+RANKING_PATTERN = re.compile(r"/v1/retrieval/.*/reranking")
 PATTERN_ROUTE = "/v1/retrieval/{model}/reranking"
 RANKING_PATHS = frozenset(
     {

@@ -19,8 +19,18 @@ from service.api.dialects.score import SCORE
 from service.api.dialects.tei import TEI
 from service.api.dialects.voyage import VOYAGE
 from service.api.native import NATIVE
-from service.api.openapi import problem_responses, request_body
+from service.api.openapi import headers, problem_responses, request_body
 from service.api.serving import Serving
+
+MODEL = {
+    "name": "model",
+    "in": "path",
+    "required": True,
+    "description": "The hosted model's name, slashes and all. Ignored: one model is served.",
+    "schema": {"type": "string", "pattern": r"^[^\n]+$"},
+    "example": "nvidia/llama-3.2-nv-rerankqa-1b-v2",
+}
+"""A path's parameter, where it has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +46,17 @@ class Route:
     path: str
     summary: str
     dialects: tuple[Dialect[Any], ...]
+
+    @property
+    def parameters(self) -> list[dict[str, Any]]:
+        """The path's parameters, for the OpenAPI document."""
+        return [MODEL] if "{" in self.path else []
+
+    @property
+    def problems(self) -> tuple[int, ...]:
+        """Statuses of what a request may be answered with instead of a ranking."""
+        unknown = (404,) if self.parameters else ()
+        return (400, *unknown, 408, 413, 422, 429, 500, 503, 504)
 
 
 ROUTES = (
@@ -70,8 +91,8 @@ def ranking_router(serving: Serving) -> APIRouter:
             name="rank_at_" + route.path.split("{")[0].strip("/").replace("/", "_"),
             summary=route.summary,
             response_model=reduce(or_, (dialect.response for dialect in route.dialects)),
-            responses=problem_responses(400, 408, 413, 422, 429, 500, 503, 504),
-            openapi_extra=request_body(*(dialect.request for dialect in route.dialects)),
+            responses={200: {"headers": headers(200)}, **problem_responses(*route.problems)},
+            openapi_extra={"parameters": route.parameters, **request_body(*route.dialects)},
         )
     return router
 

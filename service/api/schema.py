@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.contract.types import Candidate
@@ -12,13 +12,45 @@ from service.contract.types import Candidate
 MAX_CANDIDATES = 1000
 MAX_DEADLINE_MS = 3_600_000
 
+NON_BLANK = r"[^\s\x1c-\x1f\x85]"
+"""A character that `str.strip` keeps, in every dialect of regular expressions."""
+
+WHOLE = BeforeValidator(
+    lambda value: int(value) if isinstance(value, float) and value.is_integer() else value
+)
+"""Takes 5.0 for 5, as JSON does; put it last, outside of the limits."""
+
+QUERY_MARK = "x-query"
+"""Marks a query's schema for the OpenAPI document to put its limit there, which is a setting."""
+
+TopK = Annotated[int, Strict(), Field(ge=1), WHOLE]
+
+Query = Annotated[str, Field(json_schema_extra={"pattern": NON_BLANK, QUERY_MARK: True})]
+
 
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+def _texts(named: str, *others: str) -> dict[str, Any]:
+    """Return the schema of a candidate whose text is in one field, and not in the others."""
+    absent = {other: {"type": "null"} for other in others}
+    text = {"type": "string", "pattern": NON_BLANK}
+    return {"properties": {named: text, **absent}, "required": [named]}
+
+
 class RankCandidate(_Request):
     """A document to rank: a title and a summary, or one of them, or a text."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                _texts("text", "title", "summary"),
+                _texts("title", "text"),
+                _texts("summary", "text"),
+            ]
+        }
+    )
 
     id: str | None = Field(
         default=None, max_length=512, description="Your name for it, returned with its place."
@@ -70,12 +102,12 @@ class RankRequest(_Request):
         }
     )
 
-    query: str = Field(description="What was searched for.")
+    query: Query = Field(description="What was searched for.")
     candidates: list[RankCandidate] = Field(
         min_length=1, max_length=MAX_CANDIDATES, description="Documents to rank."
     )
-    top_k: int | None = Field(
-        default=None, ge=1, description="How many to return, best first; all by default."
+    top_k: TopK | None = Field(
+        default=None, description="How many to return, best first; all by default."
     )
     deadline_ms: float | None = Field(
         default=None,

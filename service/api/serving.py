@@ -79,9 +79,11 @@ class Serving:
             rankings = await while_connected(request, self._rank(read, record))
         self._note(record, rankings)
         answer = Answer(record.request_id, self._model, rankings, record.elapsed_s)
-        return Response(
-            to_json(read.dialect.write(read.asked, answer)), media_type="application/json"
+        content = to_json(
+            read.dialect.write(read.asked, answer),
+            inf_nan_mode="null",  # a document that comes back may have a number out of range
         )
+        return Response(content, media_type="application/json")
 
     async def _rank(self, read: Read, record: RequestRecord) -> Sequence[Ranking]:
         """Rank every question.

@@ -51,7 +51,7 @@ async def client(serving: Client) -> AsyncIterator[httpx.AsyncClient]:
         (request(top_k=0), "top_k", 0, 1),
         (request(top_k=-3), "top_k", -3, 1),
         (request(top_k="5"), "top_k", "5", None),
-        (request(top_k=5.0), "top_k", 5.0, None),
+        (request(top_k=5.5), "top_k", 5.5, None),
         (request(top_k=True), "top_k", True, None),
         (request(top_k="5" * 99), "top_k", "5" * 64 + "…", None),
         (request(deadline_ms=0), "deadline_ms", 0, 0),

@@ -178,6 +178,15 @@ async def test_documents_come_back_only_where_every_client_can_read_them(
         assert all("document" not in result for result in answer["results"])
 
 
+async def test_numbers_that_json_cannot_write_come_back_as_null(client: httpx.AsyncClient) -> None:
+    document = b'{"text": "cat", "a": 1e400, "b": -1e400, "c": NaN}'
+    body = b'{"query": "cat", "return_documents": true, "documents": [%b]}' % document
+    response = await client.post("/v1/rerank", content=body)
+    assert response.status_code == 200
+    (result,) = response.json()["results"]
+    assert result["document"] == {"text": "cat", "a": None, "b": None, "c": None}
+
+
 async def test_document_objects_are_read_in_their_rank_fields(client: httpx.AsyncClient) -> None:
     objects = [{"title": "kettle", "text": "boil water", "id": 7}, {"title": "dog", "text": "cat"}]
     for fields, texts in (
@@ -287,6 +296,7 @@ async def test_vllm_scores_pairs_of_several_queries(client: httpx.AsyncClient) -
     body = {"queries": queries, "documents": documents[:3]}
     problem = assert_problem(await client.post("/score", json=body), 422)
     assert "4 queries, 3 documents" in problem["detail"]
+    assert len(problem["errors"]) == 1
     body = {"queries": [*queries[:3], " "], "documents": documents}
     (fault,) = assert_problem(await client.post("/score", json=body), 422)["errors"]
     assert fault["field"] == "queries"
@@ -304,6 +314,12 @@ async def test_vllm_scores_pairs_of_several_queries(client: httpx.AsyncClient) -
         ("/rerank", ["query"], "body"),
         ("/v1/rerank", {"query": QUERY, "documents": ["a"], "top_n": -1}, "top_n"),
         ("/v1/rerank", {"query": QUERY, "documents": ["a"], "top_k": 0}, "top_k"),
+        ("/v1/rerank", {"query": QUERY, "documents": ["a"], "top_n": "1"}, "top_n"),
+        ("/v1/rerank", {"query": QUERY, "documents": ["a"], "return_documents": 1},
+         "return_documents"),
+        ("/v1/rerank", {"query": QUERY, "documents": ["a", 5]}, "documents[1]"),
+        ("/score", {"text_1": "a", "text_2": ["a", {"a": "b"}]}, "text_2[1]"),
+        ("/score", {"queries": {"a": "b"}, "documents": "a"}, "queries"),
         ("/v2/rerank", {"query": QUERY, "documents": []}, "documents"),
         ("/v2/rerank", {"query": QUERY, "documents": ["a"] * 1001}, "documents"),
         ("/v2/rerank", {"query": QUERY, "documents": ["a"], "max_tokens_per_doc": -1},
@@ -317,8 +333,8 @@ async def test_vllm_scores_pairs_of_several_queries(client: httpx.AsyncClient) -
 async def test_bad_requests_name_the_dialects_own_field(
     client: httpx.AsyncClient, path: str, body: Any, field: str
 ) -> None:
-    problem = assert_problem(await client.post(path, json=body), 422)
-    assert problem["errors"][0]["field"] == field
+    (fault,) = assert_problem(await client.post(path, json=body), 422)["errors"]
+    assert fault["field"] == field
 
 
 @pytest.mark.parametrize("path", [route.path for route in ROUTES])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, Strict
+from pydantic_core import CoreSchema
 
-from service.api.schema import MAX_CANDIDATES
+from service.api.schema import MAX_CANDIDATES, WHOLE
 from service.contract.encoding import SPECIALS, Truncation
 
 MAX_TOKENS = 1_000_000
@@ -19,6 +21,24 @@ class Lenient(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
+@dataclass(frozen=True, slots=True)
+class OneFault:
+    """Says once what is wrong with a value, where a union says it once a choice.
+
+    Attributes:
+        message: What is wrong.
+    """
+
+    message: str
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Return the union's schema with the message in it."""
+        message = {"custom_error_type": "choice", "custom_error_message": self.message}
+        return cast(CoreSchema, {**handler(source), **message})
+
+
 Texts = Annotated[
     list[str],
     Field(min_length=1, max_length=MAX_CANDIDATES, description="Documents to rank."),
@@ -26,22 +46,30 @@ Texts = Annotated[
 
 PairTokens = Annotated[
     int,
+    Strict(),
     Field(
         ge=-1,
         le=MAX_TOKENS,
         description="Most tokens read of query and document together; -1 and 0 for the model's.",
     ),
+    WHOLE,
 ]
 
 DocumentTokens = Annotated[
     int,
+    Strict(),
     Field(ge=0, le=MAX_TOKENS, description="Most tokens read of a document; 0 for the model's."),
+    WHOLE,
 ]
 
 Priority = Annotated[
     int,
+    Strict(),
     Field(description="Above 0: ranked only while nothing else waits."),
+    WHOLE,
 ]
+
+TopN = Annotated[int, Strict(), Field(ge=0), WHOLE]
 
 
 def truncation_of(pair_tokens: int | None, document_tokens: int | None) -> Truncation:

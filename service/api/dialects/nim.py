@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.dialect import Answer, Dialect, Question
 from service.api.dialects.fields import Lenient
-from service.api.schema import MAX_CANDIDATES
+from service.api.schema import MAX_CANDIDATES, Query, TopK
 from service.contract.encoding import Truncation
 from service.contract.types import Candidate
 
 
-class NimText(Lenient):
-    """A text."""
+class NimQuery(Lenient):
+    """A query's text."""
+
+    text: Query
+
+
+class NimPassage(Lenient):
+    """A passage's text."""
 
     text: str
 
@@ -23,11 +29,30 @@ class NimText(Lenient):
 class NimRequest(Lenient):
     """A query and passages to put in order for it."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "nvidia/llama-3.2-nv-rerankqa-1b-v2",
+                    "query": {"text": "how do bees make honey"},
+                    "passages": [
+                        {"text": "Honeymoon destinations in Europe."},
+                        {"text": "Bees turn nectar into honey."},
+                    ],
+                    "truncate": "END",
+                }
+            ]
+        }
+    )
+
     model: str | None = Field(default=None, description="Ignored: one model is served.")
-    query: NimText = Field(description="What was searched for.")
-    passages: Annotated[list[NimText], Field(min_length=1, max_length=MAX_CANDIDATES)]
-    top_k: int | None = Field(
-        default=None, ge=1, description="How many to return, best first; null for all."
+    query: NimQuery = Field(description="What was searched for.")
+    passages: Annotated[
+        list[NimPassage],
+        Field(min_length=1, max_length=MAX_CANDIDATES, description="Documents to rank."),
+    ]
+    top_k: TopK | None = Field(
+        default=None, description="How many to return, best first; null for all."
     )
     truncate: Literal["NONE", "START", "END"] | None = Field(
         default=None,

@@ -9,12 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from service.api.dialect import Answer, Dialect, Question
-from service.api.dialects.fields import DocumentTokens, Lenient, PairTokens, Priority, truncation_of
+from service.api.dialects.fields import (
+    DocumentTokens,
+    Lenient,
+    OneFault,
+    PairTokens,
+    Priority,
+    TopN,
+    truncation_of,
+)
 from service.api.faults import echo
-from service.api.schema import MAX_CANDIDATES
+from service.api.schema import MAX_CANDIDATES, Query
 from service.contract.types import Candidate
 from service.ranking.errors import Fault, InvalidRequestError
 
@@ -23,8 +31,10 @@ SEARCH_UNITS = 1
 """Cohere bills by searches; a request is one."""
 
 
+Text = Annotated[str | dict[str, Any], OneFault("give a text, or an object that has one")]
+
 Documents = Annotated[
-    list[str | dict[str, Any]],
+    list[Text],
     Field(
         min_length=1,
         max_length=MAX_CANDIDATES,
@@ -36,17 +46,67 @@ Documents = Annotated[
 class RerankRequest(Lenient):
     """A query and documents to put in order for it."""
 
-    model: str | None = Field(default=None, description="Ignored: one model is served.")
-    query: str = Field(description="What was searched for.")
-    documents: Documents
-    top_n: int | None = Field(
-        default=None, ge=0, description="How many to return, best first; 0 and null for all."
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {
+                    "properties": {"rank_fields": {"type": "array", "minItems": 1}},
+                    "required": ["rank_fields"],
+                },
+                {
+                    "properties": {
+                        "documents": {
+                            "items": {
+                                "anyOf": [
+                                    {"type": "string"},
+                                    {
+                                        "type": "object",
+                                        "properties": {TEXT: {"type": "string"}},
+                                        "required": [TEXT],
+                                    },
+                                ]
+                            }
+                        }
+                    }
+                },
+            ],
+            "examples": [
+                {
+                    "model": "rerank-v3.5",
+                    "query": "how do bees make honey",
+                    "documents": [
+                        "Honeymoon destinations in Europe.",
+                        "Bees turn nectar into honey.",
+                    ],
+                    "top_n": 1,
+                    "max_tokens_per_doc": 4096,
+                },
+                {
+                    "query": "how do bees make honey",
+                    "documents": [
+                        {"title": "Travel", "text": "Honeymoon destinations in Europe."},
+                        {"title": "Bees", "text": "Bees turn nectar into honey."},
+                    ],
+                    "rank_fields": ["title", "text"],
+                    "return_documents": True,
+                },
+            ],
+        }
     )
-    return_documents: bool | None = Field(default=None, description="Return the documents, too.")
+
+    model: str | None = Field(default=None, description="Ignored: one model is served.")
+    query: Query = Field(description="What was searched for.")
+    documents: Documents
+    top_n: TopN | None = Field(
+        default=None, description="How many to return, best first; 0 and null for all."
+    )
+    return_documents: StrictBool | None = Field(
+        default=None, description="Return the documents, too."
+    )
     rank_fields: list[str] | None = Field(
         default=None, description="Which fields of document objects are read; `text` by default."
     )
-    raw_scores: bool | None = Field(
+    raw_scores: StrictBool | None = Field(
         default=None, description="Give the model's logits instead of relevance from 0 to 1."
     )
     max_tokens_per_doc: DocumentTokens | None = None

@@ -5,35 +5,56 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
 from service.api.dialect import Answer, Dialect, Question
 from service.api.dialects.fields import Lenient, Texts
+from service.api.schema import Query
 from service.contract.encoding import Truncation
 from service.contract.types import Candidate
 
 Direction = Annotated[
     Literal["left", "right"],
-    BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value),
+    BeforeValidator(
+        lambda value: value.lower() if isinstance(value, str) else value,
+        json_schema_input_type=Annotated[
+            str, Field(pattern="^([Ll][Ee][Ff][Tt]|[Rr][Ii][Gg][Hh][Tt])$")
+        ],
+    ),
 ]
 
 
 class TeiRequest(Lenient):
     """A query and texts to put in order for it."""
 
-    query: str = Field(description="What was searched for.")
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "query": "how do bees make honey",
+                    "texts": ["Honeymoon destinations in Europe.", "Bees turn nectar into honey."],
+                    "truncate": True,
+                    "truncation_direction": "Right",
+                    "raw_scores": False,
+                    "return_text": True,
+                }
+            ]
+        }
+    )
+
+    query: Query = Field(description="What was searched for.")
     texts: Texts
-    truncate: bool | None = Field(
+    truncate: StrictBool | None = Field(
         default=None, description="false: a text that is too long is an error; else it is cut."
     )
     truncation_direction: Direction | None = Field(
         default=None,
         description="Where a text that is too long is cut, in any case; `right` by default.",
     )
-    raw_scores: bool | None = Field(
+    raw_scores: StrictBool | None = Field(
         default=None, description="Give the model's logits instead of relevance from 0 to 1."
     )
-    return_text: bool | None = Field(default=None, description="Return the texts.")
+    return_text: StrictBool | None = Field(default=None, description="Return the texts.")
 
 
 class TeiRank(BaseModel):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from service.api.dialect import Answer, Dialect, Question
 from service.api.dialects.fields import Lenient, Texts
+from service.api.schema import Query, TopK
 from service.contract.encoding import Truncation
 from service.contract.types import Candidate
 
@@ -16,14 +17,34 @@ from service.contract.types import Candidate
 class VoyageRequest(Lenient):
     """A query and documents to put in order for it."""
 
-    query: str = Field(description="What was searched for.")
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "query": "how do bees make honey",
+                    "documents": [
+                        "Honeymoon destinations in Europe.",
+                        "Bees turn nectar into honey.",
+                    ],
+                    "model": "rerank-2.5",
+                    "top_k": 1,
+                    "return_documents": True,
+                    "truncation": True,
+                }
+            ]
+        }
+    )
+
+    query: Query = Field(description="What was searched for.")
     documents: Texts
     model: str | None = Field(default=None, description="Ignored: one model is served.")
-    top_k: int | None = Field(
-        default=None, ge=1, description="How many to return, best first; null for all."
+    top_k: TopK | None = Field(
+        default=None, description="How many to return, best first; null for all."
     )
-    return_documents: bool | None = Field(default=None, description="Return the documents, too.")
-    truncation: bool | None = Field(
+    return_documents: StrictBool | None = Field(
+        default=None, description="Return the documents, too."
+    )
+    truncation: StrictBool | None = Field(
         default=None, description="false: a text that is too long is an error; else it is cut."
     )
 
