@@ -9,7 +9,7 @@ PIP_INSTALL = bin/pip install --quiet --disable-pip-version-check --constraint c
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check bench overload soak loadtest loadtest-ui lock image image-test clean
+.PHONY: help serve test check bench overload soak fuzz loadtest loadtest-ui lock image image-test clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ overload: .venv-loadtest/.ready  ## Offer the service five times what it can do,
 
 soak: .venv-loadtest/.ready  ## Watch memory under requests of every shape, and catch a leak
 	.venv-loadtest/bin/python -m loadtest soak $(SOAK)
+
+fuzz: .venv/.ready  ## Send the service 10,000 good and bad requests of its OpenAPI document
+	.venv/bin/python -m tests.fuzz $(FUZZ)
 
 loadtest: .venv-loadtest/.ready  ## Hold URL, or a service of its own, against loadtest/slo.toml
 	.venv-loadtest/bin/python -m loadtest users $(if $(URL),--url $(URL)) $(LOADTEST)

@@ -13,12 +13,15 @@ MAX_FAULTS = 20
 MAX_ECHO_CHARS = 64
 MAX_ECHO_NUMBER = 1e15
 
-_LIMITS = ("max_length", "min_length", "ge", "gt", "le", "lt")
-_ECHOED = (
+ECHOED = (
     *("top_k", "deadline_ms", "priority", "on_deadline", "return_documents", "id"),
     *("top_n", "truncate", "truncation_direction", "max_tokens_per_doc", "truncate_prompt_tokens"),
 )
-_MESSAGES = {"extra_forbidden": "unknown field", "missing": "required field is missing"}
+"""Fields whose strings may be repeated: what they hold is no text."""
+
+_LIMITS = ("max_length", "min_length", "ge", "gt", "le", "lt")
+_UNKNOWN = "extra_forbidden"
+_MESSAGES = {_UNKNOWN: "unknown field", "missing": "required field is missing"}
 
 
 def faults_of(error: ValidationError, *, whole: str = "body") -> tuple[Fault, ...]:
@@ -61,7 +64,8 @@ def _value(detail: Mapping[str, Any]) -> str | int | float | None:
         return value if abs(value) < MAX_ECHO_NUMBER else echo(value)  # NaN has no JSON
     if isinstance(value, str):
         name = detail["loc"][-1] if detail["loc"] else ""
-        return echo(value) if name in _ECHOED else f"a string of {len(value)} characters"
+        known = name in ECHOED and detail["type"] != _UNKNOWN
+        return echo(value) if known else f"a string of {len(value)} characters"
     if isinstance(value, list):
         return f"an array of {len(value)} items"
     if value is None:
