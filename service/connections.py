@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from uuid import uuid4
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.api.problems import problem_response
+from service.api.record import SECURITY_HEADERS
 
 MAX_HEAD_BYTES = 65_536
 """Of a request line and its headers; uvicorn's parser has no limit of its own."""
@@ -18,7 +23,10 @@ REST_TIMEOUT_S = 30
 
 
 def bounded_protocol(
-    max_connections: int, *, rest_timeout_s: float = REST_TIMEOUT_S
+    max_connections: int,
+    *,
+    head_timeout_s: float = HEAD_TIMEOUT_S,
+    rest_timeout_s: float = REST_TIMEOUT_S,
 ) -> type[HttpToolsProtocol]:
     """Return uvicorn's HTTP protocol for at most max_connections at a time.
 
@@ -26,6 +34,7 @@ def bounded_protocol(
 
     Args:
         max_connections: Of clients, at a time.
+        head_timeout_s: How long a connection's first head may take to come, and one that began.
         rest_timeout_s: How long to take in what is left of a body that was answered already.
     """
 
@@ -48,7 +57,13 @@ def bounded_protocol(
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
-            super().data_received(data)
+            self._unset_keepalive_if_required()
+            try:
+                self._feed(data)
+            except HttpParserError:
+                message = "Invalid HTTP request received."
+                self.logger.warning(message)
+                self.send_400_response(message)
             if self._head_timer is not None:
                 self._head_bytes += len(data)
                 if self._head_bytes > MAX_HEAD_BYTES:
@@ -60,7 +75,8 @@ def bounded_protocol(
 
         def on_headers_complete(self) -> None:
             self._end_head()
-            super().on_headers_complete()
+            if not self.parser.should_upgrade():
+                super().on_headers_complete()
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
@@ -69,16 +85,59 @@ def bounded_protocol(
                 self._rest_timer = self.loop.call_later(rest_timeout_s, self.transport.abort)
 
         def on_message_complete(self) -> None:
-            super().on_message_complete()
-            self._end_rest()
+            if not self.parser.should_upgrade():
+                super().on_message_complete()
+                self._end_rest()
+
+        def send_400_response(self, msg: str) -> None:
+            """Answer what is no HTTP as every error is answered, and hang up."""
+            request_id = uuid4().hex
+            problem = problem_response(
+                status=400,
+                error_type="invalid_http",
+                detail=msg,
+                request_id=request_id,
+                headers={"connection": "close", "x-request-id": request_id},
+            )
+            own = self.server_state.default_headers
+            headers = [*own, *SECURITY_HEADERS, *problem.raw_headers]
+            lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+            body = bytes(problem.body)
+            self.transport.write(b"HTTP/1.1 400 Bad Request\r\n%b\r\n%b" % (lines, body))
+            self.transport.close()
 
         def timeout_keep_alive_handler(self) -> None:
             self.transport.abort()  # a close would wait for a client that never reads its answer
 
+        def _feed(self, data: bytes) -> None:
+            """Parse, and where another protocol is offered, stay with this one.
+
+            Java's client offers h2c with every request, and the parser would take the body for
+            that protocol's: what follows such a head is read after the same head without it.
+            """
+            rest = memoryview(data)
+            while rest:
+                try:
+                    self.parser.feed_data(rest)
+                    return
+                except HttpParserUpgrade as upgrade:
+                    rest = rest[upgrade.args[0] :]
+                    head = self._head_without_upgrade()
+                    self.parser = HttpRequestParser(self)
+                    self.parser.feed_data(head)
+
+        def _head_without_upgrade(self) -> bytes:
+            if self.parser.get_method() == b"CONNECT":
+                raise HttpParserError("a tunnel")
+            version = self.parser.get_http_version().encode()
+            line = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, version)
+            kept = (header for header in self.headers if header[0] != b"upgrade")
+            return line + b"".join(b"%b: %b\r\n" % header for header in kept) + b"\r\n"
+
         def _await_head(self) -> None:
             self._end_head()
             self._head_bytes = 0
-            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.abort)
+            self._head_timer = self.loop.call_later(head_timeout_s, self.transport.abort)
 
         def _end_head(self) -> None:
             if self._head_timer is not None:

@@ -154,8 +154,8 @@ def _headers(error: RankError) -> dict[str, str]:
         headers["retry-after-ms"] = str(max(1, math.ceil(1000 * error.retry_after_s)))
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
-    if error.status in (408, 413):
-        headers["connection"] = "close"  # the rest of the body is not read
+    if error.status == 408:
+        headers["connection"] = "close"  # the rest of the body is not awaited
     return headers
 
 
