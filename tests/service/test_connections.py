@@ -4,8 +4,8 @@ import asyncio
 import json
 import select
 import socket
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -87,27 +87,71 @@ def test_requests_beyond_the_bound_are_429_and_probes_are_answered(server: Serve
         assert client.post("/rank", json=request()).status_code == 200
 
 
-@pytest.mark.anyio
-@pytest.mark.parametrize("rest", [b"", b"x", b"x" * 100])
-async def test_a_body_that_was_answered_already_is_not_awaited_for_ever(rest: bytes) -> None:
-    """Any byte after the answer would end uvicorn's own wait for the next request, for good."""
+@asynccontextmanager
+async def refusing(**limits: float) -> AsyncIterator[tuple[str, int]]:
+    """Serve an application that refuses every request before its body, and yield its address."""
 
     async def refuse(scope: Scope, _receive: Receive, send: Send) -> None:
         await Response(status_code=401)(scope, _receive, send)
 
-    protocol = bounded_protocol(10, rest_timeout_s=0.2)
+    protocol = bounded_protocol(10, **limits)
     config = uvicorn.Config(refuse, http=protocol, ws="none", lifespan="off", log_config=None)
     with socket.create_server(("127.0.0.1", 0)) as sock:
         uvicorn_server = uvicorn.Server(config)
         task = asyncio.create_task(uvicorn_server.serve(sockets=[sock]))
-        reader, writer = await asyncio.open_connection(*sock.getsockname())
+        yield sock.getsockname()
+        uvicorn_server.should_exit = True
+        await task
+
+
+async def assert_ends(reader: asyncio.StreamReader) -> None:
+    async with asyncio.timeout(TIMEOUT_S):
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("rest", [b"", b"x", b"x" * 100])
+async def test_a_body_that_was_answered_already_is_not_awaited_for_ever(rest: bytes) -> None:
+    """Any byte after the answer would end uvicorn's own wait for the next request, for good."""
+    async with refusing(rest_timeout_s=0.2) as address:
+        reader, writer = await asyncio.open_connection(*address)
         writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n12345" + HEAD)
         for _ in range(2):  # the first request came whole, the second did not
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 401")
         writer.write(rest)
-        async with asyncio.timeout(TIMEOUT_S):
-            with suppress(ConnectionError):
-                assert await reader.read() == b""
+        await assert_ends(reader)
         writer.close()
-        uvicorn_server.should_exit = True
-        await task
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("answered", [False, True])
+@pytest.mark.parametrize("drop", [b"", b"x"])
+async def test_a_head_is_not_awaited_for_ever(drop: bytes, answered: bool) -> None:
+    """Whether nothing more comes or a byte now and then, in the first request or a later one."""
+    async with refusing(head_timeout_s=0.2) as address:
+        reader, writer = await asyncio.open_connection(*address)
+        if answered:
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"GET / HTTP/1.1\r\nX-Slow: ")
+        end = asyncio.create_task(assert_ends(reader))
+        while not end.done():
+            writer.write(drop)
+            await asyncio.sleep(0.02)
+        await end
+        writer.close()
+
+
+@pytest.mark.anyio
+async def test_a_connection_that_sends_nothing_is_closed_before_its_first_request_only() -> None:
+    async with refusing(head_timeout_s=0.2) as address:
+        silent, writer = await asyncio.open_connection(*address)
+        idle, asking = await asyncio.open_connection(*address)
+        for _ in range(2):
+            asking.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await idle.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 401")
+            await asyncio.sleep(0.5)
+        await assert_ends(silent)
+        writer.close()
+        asking.close()
