@@ -20,7 +20,7 @@ from tokenizers.models import WordPiece
 from tokenizers.processors import TemplateProcessing
 from transformers import BertTokenizerFast
 
-from service.contract.encoding import PairEncoder, TokenPair
+from service.contract.encoding import PairEncoder, TokenPair, Truncation
 from service.contract.types import Candidate
 from tests.contract.texts import FRAGMENTS, random_texts
 
@@ -167,6 +167,55 @@ def test_cached_ids_splice_to_the_same_pair(encoder: PairEncoder) -> None:
         query_ids = encoder.encode_query(query)
         spliced = [encoder.splice(query_ids, ids) for ids in encoder.encode_documents(candidates)]
         assert_equal_pairs(spliced, encoder.encode(query, candidates))
+
+
+LENGTHS = st.none() | st.integers(4, 300)
+TRUNCATIONS = st.builds(
+    Truncation,
+    max_pair_tokens=LENGTHS,
+    max_document_tokens=st.none() | st.integers(1, 300),
+    keep_end=st.booleans(),
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(q=st.integers(0, 64), d=st.integers(0, 400), truncation=TRUNCATIONS)
+def test_a_truncated_pair_is_a_piece_of_the_whole_and_as_long_as_it_may_be(
+    encoder: PairEncoder, q: int, d: int, truncation: Truncation
+) -> None:
+    query, document = np.arange(1000, 1000 + q), np.arange(2000, 2000 + d)
+    longest = min(256, truncation.max_pair_tokens or 256)
+    assert encoder.longest(truncation) == longest
+
+    pair = encoder.splice(query.astype(np.int32), document.astype(np.int32), truncation)
+    ids = pair.input_ids.tolist()
+    frame = encoder.encode("", [Candidate()])[0].input_ids.tolist()
+    assert [ids[0], ids[pair.first_segment - 1], ids[-1]] == frame
+    kept_q, kept_d = ids[1 : pair.first_segment - 1], ids[pair.first_segment : -1]
+
+    most_d = min(d, truncation.max_document_tokens or d)
+    assert len(kept_q) == min(q, longest - 3)
+    assert len(kept_d) == min(most_d, longest - 3 - len(kept_q))
+    assert kept_q == query[: len(kept_q)].tolist()
+    end = truncation.keep_end
+    assert kept_d == document[d - len(kept_d) if end else 0 :][: len(kept_d)].tolist()
+
+
+@settings(max_examples=150, deadline=None)
+@given(query=st.text(max_size=80), document=st.text(max_size=400), truncation=TRUNCATIONS)
+def test_a_text_that_fits_is_encoded_as_without_truncation(
+    encoder: PairEncoder, query: str, document: str, truncation: Truncation
+) -> None:
+    query_ids = encoder.encode_query(query)
+    (whole,) = encoder.encode_texts([document])
+    (pair,) = encoder.encode(query, [Candidate(summary=document)])
+    cut = encoder.splice(query_ids, whole, truncation)
+    fits = len(query_ids) + len(whole) + 3 <= encoder.longest(truncation)
+    if fits and len(whole) <= (truncation.max_document_tokens or len(whole)):
+        assert_equal_pairs([cut], [pair])
+    assert len(cut) <= min(len(pair), encoder.longest(truncation))
+    (ready,) = encoder.encode_documents([Candidate(summary=document)], keep_end=truncation.keep_end)
+    assert_equal_pairs([encoder.splice(query_ids, ready, truncation)], [cut])
 
 
 def test_no_candidates_encode_to_no_pairs(encoder: PairEncoder) -> None:
