@@ -20,7 +20,7 @@ WARM_UP_SHARE = 0.2
 MAX_GROWTH_MB = 40
 """Of resident memory after the warm-up; the caches are smaller, whatever comes."""
 
-SMALL = ("--token-cache-mb", "1", "--score-cache-mb", "1")
+FLAGS = ("--token-cache-mb", "1", "--score-cache-mb", "1", "--admin", "true")
 EXAMPLES_SHARE = 1 / 11
 """Random requests an operation for each case of a round: half the operations have no input."""
 
@@ -31,7 +31,7 @@ def main() -> int:
     """Fuzz, print what came of it, and return 0 where nothing was wrong, else 1."""
     options = _options()
     began = monotonic()
-    with service("--bundle", str(options.bundle), *SMALL) as server:
+    with service("--bundle", str(options.bundle), *FLAGS) as server:
         fuzzed = Fuzzed()
         _reach(fuzzed, server, options.seed, int(WARM_UP_SHARE * options.cases))
         before = rss_bytes(server)

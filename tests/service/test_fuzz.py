@@ -18,7 +18,7 @@ EXAMPLES = 5
 
 def test_no_request_makes_the_service_err_or_its_document_lie(bundle_path: Path) -> None:
     fuzzed = Fuzzed()
-    with running(bundle_path) as server:
+    with running(bundle_path, "--admin", "true") as server:
         fuzzed.add(server.url, seed=1, examples=EXAMPLES)
         assert server.stop() == 0
     assert not fuzzed.failures, "\n".join(fuzzed.failures)

@@ -12,6 +12,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StrictBool,
     WithJsonSchema,
     model_validator,
 )
@@ -89,7 +90,7 @@ class ScoreRequest(Lenient):
         description="The documents; also `items`, `text_2`, `data_2`.",
     )
     truncate_prompt_tokens: PairTokens | None = None
-    use_activation: bool | None = Field(
+    use_activation: StrictBool | None = Field(
         default=None, description="false: the model's logits instead of relevance from 0 to 1."
     )
     priority: Priority | None = None
