@@ -39,7 +39,7 @@ class Fuzzed:
         """How many requests were sent."""
         return self.statuses.total()
 
-    def add(self, url: str, *, seed: int, examples: int) -> None:
+    def add(self, url: str, *, seed: int, examples: int, key: str | None = None) -> None:
         """Run a round.
 
         Args:
@@ -47,11 +47,12 @@ class Fuzzed:
             seed: Makes the round repeatable.
             examples: Random requests an operation at most, beside the examples and the edges of
                 its schema.
+            key: Sent with every request, but those that are to be refused without.
         """
         with TemporaryDirectory(prefix="fuzz-") as folder:
             report = Path(folder) / "report.ndjson"
             done = subprocess.run(
-                _command(url, report, seed=seed, examples=examples),
+                _command(url, report, key, seed=seed, examples=examples),
                 cwd=folder,
                 env={**os.environ, "PYTHONPATH": str(ROOT), "SCHEMATHESIS_HOOKS": HOOKS},
                 stdout=subprocess.PIPE,
@@ -67,12 +68,13 @@ class Fuzzed:
         self.seeds.append(seed)
 
 
-def _command(url: str, report: Path, *, seed: int, examples: int) -> list[str]:
+def _command(url: str, report: Path, key: str | None, *, seed: int, examples: int) -> list[str]:
     return [
         *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG), "--no-color"),
         *("run", f"{url}/openapi.json", "--mode", "all", "--workers", "1"),
         *("--seed", str(seed), "--max-examples", str(examples)),
         *("--report-ndjson-path", str(report)),
+        *(("--header", f"Authorization: Bearer {key}") if key else ()),
     ]
 
 

@@ -10,16 +10,23 @@ from fastapi import FastAPI, Response
 
 from service.server import listen
 from tests.fuzz.run import Fuzzed
+from tests.service.asking import api_key
 from tests.service.test_server import running
 
 EXAMPLES = 5
 """Random requests an operation; the examples and the edges of its schema are some sixty more."""
 
 
-def test_no_request_makes_the_service_err_or_its_document_lie(bundle_path: Path) -> None:
+def test_no_request_makes_the_service_err_or_its_document_lie(
+    bundle_path: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "keys.toml"
+    digest = api_key("all")["sha256"]
+    scopes = '["rank", "metrics", "admin"]'
+    config.write_text(f'keys = [{{name = "all", sha256 = "{digest}", scopes = {scopes}}}]')
     fuzzed = Fuzzed()
-    with running(bundle_path, "--admin", "true") as server:
-        fuzzed.add(server.url, seed=1, examples=EXAMPLES)
+    with running(bundle_path, "--config", str(config), "--admin", "true") as server:
+        fuzzed.add(server.url, seed=1, examples=EXAMPLES, key="all")
         assert server.stop() == 0
     assert not fuzzed.failures, "\n".join(fuzzed.failures)
     assert fuzzed.cases > 500
