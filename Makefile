@@ -9,7 +9,7 @@ PIP_INSTALL = bin/pip install --quiet --disable-pip-version-check --constraint c
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check bench overload soak fuzz loadtest loadtest-ui lock image image-test clean
+.PHONY: help serve test check bench compat overload soak fuzz loadtest loadtest-ui lock image image-test clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ check:  ## Run every check and test in the environment `make test` has made
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	.venv/bin/python -m pytest
+
+compat: .venv-loadtest/.ready  ## Try every rerank client against a service; COMPAT="--only cohere"
+	.venv-loadtest/bin/python -m tests.compat $(COMPAT)
 
 bench: .venv-bench/.ready  ## Compare with bare ONNX Runtime and with peers; DATA=DIR for real text
 	.venv-bench/bin/python -m loadtest bench $(if $(DATA),--data $(DATA)) $(BENCH)
@@ -58,7 +61,7 @@ image-test:  ## Build the image, run it read-only without a network, and rank in
 	deploy/image/test.sh $(IMAGE)
 
 clean:  ## Remove the environments, the caches and what was built
-	rm -rf .venv .venv-serve .venv-loadtest .venv-bench .venv-lock .bench build *.egg-info
+	rm -rf .venv .venv-serve .venv-loadtest .venv-bench .venv-lock .bench .compat build *.egg-info
 	rm -rf service/scorers/*.so
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -19,9 +19,9 @@ from loadtest.bench.plan import FULL, QUICK
 from loadtest.bench.run import SECTIONS, Run
 from loadtest.bench.subject import BenchError, Subject, default_services
 from loadtest.client import ClientError
+from loadtest.environments import EnvironmentMissingError
 from loadtest.judged import DataError, JudgedFolder
 from loadtest.overload.command import add_overload
-from loadtest.peers.environments import PeerMissingError
 from loadtest.peers.peer import PEERS
 from loadtest.server import ServerError
 from loadtest.soak.command import add_soak
@@ -37,7 +37,7 @@ ERRORS = (
     BundleError,
     ClientError,
     DataError,
-    PeerMissingError,
+    EnvironmentMissingError,
     ServerError,
     SloError,
     WeightsError,

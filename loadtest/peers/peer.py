@@ -45,6 +45,11 @@ class Peer:
     ready: str
     settings: str
 
+    @property
+    def requirements(self) -> Path:
+        """The file that locks its environment."""
+        return Path(__file__).with_name(f"{self.environment}.txt")
+
     def command(self, python: Path, weights: Weights, threads: int) -> list[str]:
         """Return its command line; `{port}` is left for who starts it."""
         if self.program.startswith("loadtest."):

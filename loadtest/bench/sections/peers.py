@@ -15,8 +15,8 @@ from loadtest.bench.bare import bare_loop
 from loadtest.bench.results import PeerRow, PeersResult
 from loadtest.bench.subject import NO_CACHES, BenchError, Subject, cores, require_success
 from loadtest.client import Answer, Load, drive
+from loadtest.environments import EnvironmentMissingError, python_of, version_of
 from loadtest.payloads import rank_body
-from loadtest.peers.environments import PeerMissingError, python_of, version_of
 from loadtest.peers.peer import ENVIRON, PEERS, Peer
 from loadtest.server import ROOT, Server, ServerError, running
 from loadtest.statistics import median
@@ -110,10 +110,10 @@ def _peers(
         subject.say(f"{peer.name}: environment and start")
         detail, missing, server = peer.settings, "", None
         try:
-            python = python_of(peer.environment, subject.cache)
+            python = python_of(peer.requirements, subject.cache)
             detail = f"{peer.package} {version_of(python, peer.package)}; {peer.settings}"
             server = stack.enter_context(_start(peer, python, weights, subject.cache))
-        except (PeerMissingError, ServerError) as error:
+        except (EnvironmentMissingError, ServerError) as error:
             missing = " ".join(str(error).replace(str(subject.cache), "CACHE").split())
         row = PeerRow(name=peer.name, engine=peer.engine, detail=detail, missing=missing)
         found.append(_Contestant(row, server, peer.path, bodies, _rerank_scores))
