@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
                 plan = load_recipe(options.recipe, DistillRecipe)
                 folder = distill(plan, data=options.data, out=options.out, restart=options.restart)
             case _:
-                from training.report import report
+                from training.report import Outputs, report
 
                 sets = load_recipe(options.recipe, EvaluateRecipe)
                 report(
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
                     data=options.data,
                     model=options.model,
                     precision=options.precision,
-                    json_to=options.json,
+                    outputs=Outputs(options.json, options.runs_to),
                 )
                 return 0
     except RecipeError as error:
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         if name == "evaluate":
             stage.add_argument(
-                "--model", type=Path, required=True, help="checkpoint or bundle folder"
+                "--model", type=Path, required=True, help="checkpoint, bundle, labels or TREC run"
             )
             stage.add_argument(
                 "--precision",
@@ -85,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
                 help="model of the bundle; default: int8 where it is offered, as served",
             )
             stage.add_argument("--json", type=Path, help="write the figures here, too")
+            stage.add_argument("--runs-to", type=Path, help="write TREC runs and qrels here, too")
         else:
             stage.add_argument("--out", type=Path, default=Path("runs"), help="default: runs")
             stage.add_argument(

