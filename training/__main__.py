@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from training.commands import add_commands
 from training.recipe import DistillRecipe, EvaluateRecipe, LabelRecipe, RecipeError, load_recipe
 
 EPILOG = """\
@@ -13,6 +14,7 @@ example:
   python -m training label training/recipes/default-labels.toml --data DATA
   python -m training distill training/recipes/default.toml --data DATA
   python -m training evaluate training/recipes/evaluate.toml --data DATA --model models/default
+  python -m training compare training/recipes/evaluate.toml --data DATA --model A --model B
 
 DATA is a folder of judged sets, each with corpus.jsonl.gz, queries.tsv and qrels.tsv. A stage
 that was stopped, by Ctrl-C or a power cut, goes on where it was when it is started again.
@@ -34,6 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
 
                 plan = load_recipe(options.recipe, DistillRecipe)
                 folder = distill(plan, data=options.data, out=options.out, restart=options.restart)
+            case "compare":
+                done: int = options.run(options)
+                return done
             case _:
                 from training.report import Outputs, report
 
@@ -50,7 +55,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        hint = "" if options.stage == "evaluate" else "; without --restart it goes on from there"
+        hint = (
+            ""
+            if options.stage in ("evaluate", "compare")
+            else "; without --restart it goes on from there"
+        )
         print(f"stopped{hint}", file=sys.stderr)
         return 130
     print(folder)
@@ -91,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
             stage.add_argument(
                 "--restart", action="store_true", help="throw an earlier run of this name away"
             )
+    add_commands(stages)
     return parser
 
 

@@ -51,9 +51,14 @@ class JudgedScores:
     ideal: Floats | None = None
 
     @property
+    def order(self) -> NDArray[np.intp]:
+        """The documents' places from best to worst, [n]."""
+        return rank_order(self.scores)
+
+    @property
     def ranked(self) -> list[str]:
         """The ids from best to worst."""
-        return [self.documents[place] for place in rank_order(self.scores)]
+        return [self.documents[place] for place in self.order]
 
 
 @dataclass(frozen=True, slots=True)
