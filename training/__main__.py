@@ -9,6 +9,8 @@ from pathlib import Path
 from training.commands import add_commands
 from training.recipe import DistillRecipe, EvaluateRecipe, LabelRecipe, RecipeError, load_recipe
 
+MEASURING = ("evaluate", "compare", "scores", "latency")  # nothing to go on with
+
 EPILOG = """\
 example:
   python -m training label training/recipes/default-labels.toml --data DATA
@@ -36,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
 
                 plan = load_recipe(options.recipe, DistillRecipe)
                 folder = distill(plan, data=options.data, out=options.out, restart=options.restart)
-            case "compare":
+            case "compare" | "scores" | "latency":
                 done: int = options.run(options)
                 return done
             case _:

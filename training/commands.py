@@ -9,8 +9,9 @@ from training.recipe import EvaluateRecipe, RecipeError, load_recipe
 
 
 def add_commands(stages: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `compare` to a command line."""
+    """Add `compare` and `scores` to a command line."""
     _add_compare(stages)
+    _add_scores(stages)
 
 
 def _add_compare(stages: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -44,6 +45,29 @@ def _compare(options: argparse.Namespace) -> int:
         )
     if options.judgements is not None:
         print_judgements(options.judgements)
+    return 0
+
+
+def _add_scores(stages: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "report on the distributions and the calibration of several scorers' scores"
+    command = stages.add_parser("scores", help=text, description=text)
+    command.set_defaults(run=_scores)
+    command.add_argument("recipe", type=Path, help="the judged sets, as for evaluate")
+    command.add_argument(
+        "--data", type=Path, required=True, help="folder of the sets the recipe names"
+    )
+    _add_models(command, "once or more")
+    command.add_argument("--out", type=Path, required=True, help="folder of the report")
+
+
+def _scores(options: argparse.Namespace) -> int:
+    from training.scores import write_scores
+
+    if not options.model:
+        raise RecipeError("scores needs at least one --model")
+    recipe = load_recipe(options.recipe, EvaluateRecipe)
+    write_scores(recipe, data=options.data, models=options.model, out=options.out)
+    print(options.out / "report.md")
     return 0
 
 
