@@ -9,9 +9,10 @@ from training.recipe import EvaluateRecipe, RecipeError, load_recipe
 
 
 def add_commands(stages: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `compare` and `scores` to a command line."""
+    """Add `compare`, `scores` and `latency` to a command line."""
     _add_compare(stages)
     _add_scores(stages)
+    _add_latency(stages)
 
 
 def _add_compare(stages: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -69,6 +70,51 @@ def _scores(options: argparse.Namespace) -> int:
     write_scores(recipe, data=options.data, models=options.model, out=options.out)
     print(options.out / "report.md")
     return 0
+
+
+def _add_latency(stages: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "time a decoder, a 12-layer and a 6-layer BERT with random weights on this device"
+    command = stages.add_parser("latency", help=text, description=text)
+    command.set_defaults(run=_latency)
+    command.add_argument(
+        "--sizes",
+        choices=("paper", "small"),
+        help="7B, BERT-12 and BERT-6, or small ones; default: paper on a GPU, small on a CPU",
+    )
+    command.add_argument(
+        "--precision",
+        choices=("fp32", "bf16"),
+        nargs="+",
+        default=[],
+        help="default: bf16 on a GPU, fp32 on a CPU",
+    )
+    command.add_argument("--batch", type=_count, help="pairs a call; default: 48, small: 8")
+    command.add_argument("--length", type=_count, help="tokens a pair; default: 256, small: 64")
+    command.add_argument("--rounds", type=_count, default=20, help="default: 20")
+    command.add_argument("--price-per-hour", type=float, help="of the machine, in any currency")
+    command.add_argument("--json", type=Path, help="write every round's time here, too")
+
+
+def _latency(options: argparse.Namespace) -> int:
+    from training.latency_table import latency_table
+
+    latency_table(
+        sizes=options.sizes,
+        precisions=options.precision,
+        batch=options.batch,
+        length=options.length,
+        rounds=options.rounds,
+        price_per_hour=options.price_per_hour,
+        json_to=options.json,
+    )
+    return 0
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is less than 1")
+    return value
 
 
 def _add_models(command: argparse.ArgumentParser, count: str) -> None:

@@ -36,8 +36,8 @@ def population_stability(reference: ArrayLike, other: ArrayLike, *, bins: int = 
     """Return the population stability index of other scores against reference ones, from 0 up.
 
     By custom, below 0.1 is stable and above 0.25 a shift. Bins end at the reference's quantiles and
-    the outer ones are open; equal quantiles make one bin. Where one side alone has no score in a bin
-    it counts as half a score, which keeps the index finite. NaN where either is empty.
+    the outer ones are open; equal quantiles make one bin. A bin where one side alone has scores
+    counts half a score for the other, which keeps the index finite. NaN where either is empty.
 
     Source:
         Σ (a - e) ln(a / e) over the shares of bins, Lewis 1994.
