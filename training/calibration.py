@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data import stable_hash
 from training.evaluate import fit_relevance
 from training.figures import Floats
+from training.hashing import stable_hash
 
 BINS = 10
 

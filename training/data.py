@@ -6,16 +6,25 @@ import hashlib
 import json
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from service.contract.template import document_text
 from service.contract.types import Candidate, RankingExample
-from training.lines import finite, read_lines, read_rows
-from training.recipe import JudgedSet, Labels, RecipeError, Retrieved, Source
+from training.corpus import read_corpus
+from training.hashing import stable_hash
+from training.lines import finite, read_rows
+from training.readers.sources import read_jsonl, read_published
+from training.recipe import (
+    Examples,
+    JudgedSet,
+    Labels,
+    Published,
+    RecipeError,
+    Retrieved,
+    Source,
+)
 
-Corpus = dict[str, Candidate]
 Qrels = dict[str, dict[str, float]]
 
 
@@ -36,6 +45,10 @@ def read_source(source: Source, data: Path) -> list[RankingExample]:
             return read_labels(source.path)
         case Retrieved():
             return retrieve(source, data)
+        case Examples():
+            return read_jsonl(source, data)
+        case Published():
+            return read_published(source, data)
 
 
 def read_judged(source: JudgedSet, data: Path) -> list[RankingExample]:
@@ -150,27 +163,6 @@ def retrieve(source: Retrieved, data: Path) -> list[RankingExample]:
             RankingExample(query_id, query, tuple(documents[place] for place in chosen))
         )
     return examples
-
-
-def stable_hash(text: str) -> int:
-    """Return a 64-bit hash of a text that is the same in every process and release."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
-
-
-def read_corpus(path: Path) -> Corpus:
-    """Return the documents of a `corpus.jsonl.gz` by id."""
-    corpus = {}
-    for where, line in read_lines(path):
-        try:
-            fields: dict[str, Any] = json.loads(line)
-            name = str(fields["id"])
-            title, text = fields.get("title") or "", fields.get("text") or ""
-            if not (isinstance(title, str) and isinstance(text, str)):
-                raise TypeError("title and text must be strings")
-            corpus[name] = Candidate(name, title, text)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RecipeError(f"{where}: not a document: {error!r}") from None
-    return corpus
 
 
 def read_queries(path: Path) -> dict[str, str]:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from service.contract.types import RankingExample
 from training.data import read_qrels, read_source
 from training.figures import JudgedScores, document_ids, judge
-from training.recipe import JudgedSet, RecipeError
+from training.recipe import Examples, JudgedSet, Published, RecipeError
 from training.systems import System
 from training.trec import Qrels
 
@@ -25,12 +25,15 @@ class JudgedQueries:
     Attributes:
         name: What reports call the set.
         examples: At least one, each with grades.
-        qrels: Every judgement of each query; the ideal ranking is drawn from these.
+        qrels: Every judgement of each query; the ideal ranking is drawn from these and from the
+            candidates' grades.
+        first_stage_name: Whose order the candidates are in, where it is a retriever's.
     """
 
     name: str
     examples: tuple[RankingExample, ...]
     qrels: Qrels
+    first_stage_name: str | None
 
     def score(self, system: System) -> list[JudgedScores]:
         """Return the system's scores of every query, in the order of the examples.
@@ -68,12 +71,31 @@ class JudgedQueries:
         return judge(example, documents, scores, self.qrels.get(example.query_id))
 
 
-def read_judged_queries(source: JudgedSet, data: Path) -> JudgedQueries:
+def read_judged_queries(source: JudgedSet | Examples | Published, data: Path) -> JudgedQueries:
     """Return the set a recipe names.
 
     Raises:
-        RecipeError: It cannot be read.
+        RecipeError: It cannot be read, or an example of it has no grades.
     """
-    name = source.path if source.split is None else f"{source.path} {source.split}"
+    examples = tuple(read_source(source, data))
+    name = _name(source)
+    for example in examples:
+        if example.grades is None:
+            raise RecipeError(f"{name}: query {example.query_id!r} has no grades to judge by")
+    if not isinstance(source, JudgedSet):
+        return JudgedQueries(name, examples, {}, None)
     qrels = read_qrels(data / source.path / (source.ideal_qrels or source.qrels))
-    return JudgedQueries(name, tuple(read_source(source, data)), qrels)
+    stage = f"{source.retriever or 'first stage'}, top {source.depth}" if source.runs else None
+    return JudgedQueries(name, examples, qrels, stage)
+
+
+def _name(source: JudgedSet | Examples | Published) -> str:
+    parts: list[str | None]
+    match source:
+        case JudgedSet():
+            parts = [source.path, source.split]
+        case Examples():
+            parts = [source.path, source.part]
+        case Published():
+            parts = [source.path, source.subset, source.part]
+    return " ".join(part for part in parts if part)

@@ -12,7 +12,7 @@ from service.contract.metrics import Gain
 from training.evaluate import Evaluation, summarise
 from training.figures import JudgedScores
 from training.judged import JudgedQueries, read_judged_queries
-from training.recipe import EvaluateRecipe, JudgedSet
+from training.recipe import EvaluateRecipe
 from training.systems import load_system
 from training.trec import write_qrels, write_run
 
@@ -54,8 +54,8 @@ def report(
     for source in recipe.sets:
         judged = read_judged_queries(source, data)
         rankings = {system.name: judged.score(system)}
-        if source.runs is not None:
-            rankings = {_first_stage(source): judged.first_stage(), **rankings}
+        if judged.first_stage_name is not None:
+            rankings = {judged.first_stage_name: judged.first_stage(), **rankings}
         for name, scores in rankings.items():
             found = summarise(scores, relevant_from=recipe.relevant_from, gain=recipe.gain)
             print(_row(judged.name, name, found), flush=True)
@@ -80,10 +80,6 @@ def _write_runs(
 def _file_name(name: str) -> str:
     """Return a name with `-` for all that is unusual in file names and TREC tags."""
     return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
-
-
-def _first_stage(source: JudgedSet) -> str:
-    return f"{source.retriever or 'first stage'}, top {source.depth}"
 
 
 def _header(gain: Gain) -> str:

@@ -60,6 +60,7 @@ def test_what_the_shipped_student_is_judged_on_it_was_not_trained_on() -> None:
     taught = {(part.path, part.split) for part in sources if isinstance(part, JudgedSet)}
     judged = load_recipe(SHIPPED / "evaluate.toml", EvaluateRecipe).sets
     for part in (*judged, *recipe.validation):
+        assert isinstance(part, JudgedSet)
         assert (part.path, part.split) not in taught
         assert (part.path, None) not in taught
 
