@@ -213,15 +213,20 @@ class LabelRecipe(_Part):
 
 def _kind(value: Any) -> str:
     """Return a set's kind; a table that names none is a judged set."""
-    kind = value.get("kind", "judged") if isinstance(value, dict) else value.kind
-    return str(kind)
+    if isinstance(value, dict):
+        return str(value.get("kind", "judged"))
+    return str(getattr(value, "kind", "judged"))
 
 
 EvaluatedSet = Annotated[
     Annotated[JudgedSet, Tag("judged")]
     | Annotated[Examples, Tag("examples")]
     | Annotated[Published, Tag("published")],
-    Discriminator(_kind),
+    Discriminator(
+        _kind,
+        custom_error_type="kind",
+        custom_error_message="kind is judged (the default), examples or published",
+    ),
 ]
 
 

@@ -38,7 +38,7 @@ def write_orcas(root: Path) -> None:
 
 
 def write_esci(root: Path) -> None:
-    names = "example_id query query_id product_id product_locale esci_label".split()
+    names = ["example_id", "query", "query_id", "product_id", "product_locale", "esci_label"]
     names += ["small_version", "large_version", "split"]
     examples = [
         (0, "kettle", 7, "B1", "us", "I", 1, 1, "train"),
@@ -50,7 +50,7 @@ def write_esci(root: Path) -> None:
     root.mkdir(parents=True, exist_ok=True)
     table = pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in examples])
     pq.write_table(table, root / "shopping_queries_dataset_examples.parquet")
-    names = "product_id product_title product_description product_bullet_point".split()
+    names = ["product_id", "product_title", "product_description", "product_bullet_point"]
     names += ["product_brand", "product_color", "product_locale"]
     products = [
         ("B1", "Mug", None, None, "Acme", None, "us"),
