@@ -11,6 +11,7 @@ import numpy as np
 from service.contract.bundle import MANIFEST, Bundle, BundleError, Precision, Relevance
 from service.contract.checkpoint import read_card
 from service.contract.encoding import PairEncoder, TokenPair
+from service.contract.template import TEMPLATE
 from service.contract.types import Float32s, RankingExample
 from training.data import read_labels
 from training.figures import Floats, document_ids
@@ -133,6 +134,11 @@ def _checkpoint(folder: Path) -> Model:
     from training.student import score_pairs
 
     card = read_card(folder)
+    if card.template != TEMPLATE:
+        raise RecipeError(
+            f"{folder} is made for {card.template!r} pairs: let `training label` score the sets "
+            "with it, and give the folder of labels"
+        )
     encoder = PairEncoder.from_file(
         folder / "tokenizer.json",
         max_length=card.max_length,
