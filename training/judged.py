@@ -75,13 +75,15 @@ def read_judged_queries(source: JudgedSet | Examples | Published, data: Path) ->
     """Return the set a recipe names.
 
     Raises:
-        RecipeError: It cannot be read, or an example of it has no grades.
+        RecipeError: It cannot be read, or an example of it has no grades or an id twice.
     """
     examples = tuple(read_source(source, data))
     name = _name(source)
     for example in examples:
         if example.grades is None:
             raise RecipeError(f"{name}: query {example.query_id!r} has no grades to judge by")
+        if len(set(document_ids(example))) < len(example.candidates):
+            raise RecipeError(f"{name}: query {example.query_id!r} has a document id twice")
     if not isinstance(source, JudgedSet):
         return JudgedQueries(name, examples, {}, None)
     qrels = read_qrels(data / source.path / (source.ideal_qrels or source.qrels))

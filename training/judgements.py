@@ -80,7 +80,8 @@ def read_judgements(path: Path) -> list[Judgement]:
 def count_judgements(judgements: Iterable[Judgement]) -> dict[tuple[str, str], Gsb]:
     """Return ΔGSB of each pair of systems, as (system, other), whichever side each was shown on.
 
-    A pair is named in the order of its first judgement.
+    A pair is named in the order of its first judgement. Every line counts: two people's verdicts on
+    one query are two judgements, which the sign test takes for independent.
     """
     counts: dict[tuple[str, str], Counter[str]] = {}
     for judgement in judgements:

@@ -137,14 +137,29 @@ def test_runs_are_compared_on_published_sets_and_examples(
     assert out.count("| good | pairwise accuracy | +1.0000 [+1.0000, +1.0000] |") == 2
 
 
-def test_a_set_without_grades_cannot_be_judged(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            RankingExample("1", "q", (Candidate("a", "", "text"),)),
+            "query '1' has no grades to judge by",
+        ),
+        (
+            RankingExample(
+                "1", "q", (Candidate("a", "", "x"), Candidate("a", "", "y")), (1.0, 0.0)
+            ),
+            "query '1' has a document id twice",
+        ),
+    ],
+    ids=["no grades", "an id twice"],
+)
+def test_examples_that_cannot_be_judged_are_refused(
+    row: RankingExample, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    row = RankingExample("1", "q", (Candidate("a", "", "text"),))
     write_examples(tmp_path / "x.jsonl", [row])
     recipe = tmp_path / "sets.toml"
     recipe.write_text('[[sets]]\nkind = "examples"\npath = "x.jsonl"\n', encoding="utf-8")
     write_lines(tmp_path / "x.run", "1 Q0 a 1 1 t")
     arguments = ["evaluate", str(recipe), "--data", str(tmp_path)]
     assert main([*arguments, "--model", str(tmp_path / "x.run")]) == 2
-    assert "query '1' has no grades to judge by" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
