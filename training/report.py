@@ -1,27 +1,28 @@
-"""Evaluation report: a checkpoint or a bundle on judged sets, as a table and as JSON."""
+"""Evaluation report: a checkpoint, a bundle or a run on judged sets, as a table and as JSON."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from tqdm import tqdm
+from service.contract.bundle import Precision
+from service.contract.metrics import Gain
+from training.evaluate import Evaluation, summarise
+from training.figures import JudgedScores
+from training.judged import JudgedQueries, read_judged_queries
+from training.recipe import EvaluateRecipe
+from training.systems import load_system
+from training.trec import write_qrels, write_run
 
-from service.contract.bundle import MANIFEST, Bundle, BundleError, Precision
-from service.contract.checkpoint import read_card
-from service.contract.encoding import PairEncoder, TokenPair
-from service.contract.types import Float32s, RankingExample
-from training.data import ideal_grades, read_source
-from training.evaluate import Evaluation, ScoreExample, evaluate
-from training.recipe import EvaluateRecipe, JudgedSet, RecipeError
 
-ScorePairs = Callable[[list[TokenPair]], Float32s]
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Where the figures go beside the table."""
 
-HEADER = (
-    "| set | ranking | queries | nDCG@5 | nDCG@10 | MRR@10 | PNR |\n|---|---|---|---|---|---|---|"
-)
+    json_to: Path | None = None
+    runs_to: Path | None = None
 
 
 def report(
@@ -30,7 +31,7 @@ def report(
     data: Path,
     model: Path,
     precision: Precision | None,
-    json_to: Path | None,
+    outputs: Outputs,
 ) -> None:
     """Print a Markdown table of the model's figures on each set of the recipe.
 
@@ -39,108 +40,59 @@ def report(
     Args:
         recipe: The judged sets.
         data: Folder they lie in.
-        model: A bundle or a checkpoint.
+        model: A bundle, a checkpoint, a folder of labels or a TREC run.
         precision: Model of the bundle; default: the one that is served.
-        json_to: Where to write the figures as JSON too.
+        outputs: `json_to` gets the figures as JSON; `runs_to` a folder a set, with `qrels.txt` and
+            a run a ranking for trec_eval and ir_measures.
 
     Raises:
-        RecipeError: A set or the model cannot be read.
+        RecipeError: A set or the model cannot be read, or a name does not fit TREC files.
     """
-    encoder, score_pairs, name = load_scorer(model, precision)
+    system = load_system(model, precision)
     rows: dict[str, dict[str, object]] = {}
-    print(HEADER)
+    print(_header(recipe.gain))
     for source in recipe.sets:
-        examples = read_source(source, data)
-        ideal = ideal_grades(source, data)
-        title = source.path if source.split is None else f"{source.path} {source.split}"
-        rankings: list[tuple[str, Sequence[Float32s]]] = [
-            (name, _scores(examples, encoder, score_pairs, title))
-        ]
-        if source.runs is not None:
-            rankings.insert(0, (_first_stage(source), [_input_order(row) for row in examples]))
-        for ranking, scores in rankings:
-            by_query = dict(zip((row.query_id for row in examples), scores, strict=True))
-            found = evaluate(
-                examples, _lookup(by_query), ideal=ideal, relevant_from=recipe.relevant_from
-            )
-            print(_row(title, ranking, found), flush=True)
-            rows[f"{title} / {ranking}"] = found.as_dict()
-    if json_to is not None:
-        json_to.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+        judged = read_judged_queries(source, data)
+        rankings = {system.name: judged.score(system)}
+        if judged.first_stage_name is not None:
+            rankings = {judged.first_stage_name: judged.first_stage(), **rankings}
+        for name, scores in rankings.items():
+            found = summarise(scores, relevant_from=recipe.relevant_from, gain=recipe.gain)
+            print(_row(judged.name, name, found), flush=True)
+            rows[f"{judged.name} / {name}"] = found.as_dict()
+        if outputs.runs_to is not None:
+            _write_runs(outputs.runs_to / _file_name(judged.name), judged, rankings)
+    if outputs.json_to is not None:
+        outputs.json_to.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
 
-def load_scorer(model: Path, precision: Precision | None) -> tuple[PairEncoder, ScorePairs, str]:
-    """Return a model's encoder, its scoring function and a name for the report.
-
-    Raises:
-        RecipeError: The folder is neither a bundle nor a checkpoint, or lacks the precision.
-    """
-    try:
-        if (model / MANIFEST).exists():
-            return _bundle_scorer(model, precision)
-        if not (model / "config.json").exists():
-            raise RecipeError(f"{model} is no checkpoint or bundle")
-        if precision is not None:
-            raise RecipeError(f"{model} is no bundle: --precision chooses among a bundle's models")
-        return _checkpoint_scorer(model)
-    except (BundleError, OSError, ValueError) as error:
-        raise RecipeError(f"{model}: {error}") from error
+def _write_runs(
+    folder: Path, judged: JudgedQueries, rankings: dict[str, list[JudgedScores]]
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_qrels(folder / "qrels.txt", judged.judgements())
+    for name, scores in rankings.items():
+        tag = _file_name(name)
+        ranked: dict[str, Sequence[str]] = {query.query_id: query.ranked for query in scores}
+        write_run(folder / f"{tag}.run", ranked, tag=tag)
 
 
-def _bundle_scorer(root: Path, precision: Precision | None) -> tuple[PairEncoder, ScorePairs, str]:
-    from service.scorers.scorer import load_scorer
-
-    bundle = Bundle.open(root)
-    precision = precision or bundle.manifest.preferred_precision
-    scorer = load_scorer(bundle, precision)
-    return bundle.encoder(), scorer.score, f"{bundle.manifest.name} {precision}"
+def _file_name(name: str) -> str:
+    """Return a name with `-` for all that is unusual in file names and TREC tags."""
+    return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
 
 
-def _checkpoint_scorer(folder: Path) -> tuple[PairEncoder, ScorePairs, str]:
-    import torch
-    from transformers import AutoModelForSequenceClassification
-
-    from training.student import score_pairs
-
-    card = read_card(folder)
-    encoder = PairEncoder.from_file(
-        folder / "tokenizer.json",
-        max_length=card.max_length,
-        max_query_length=card.max_query_length,
-    )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = AutoModelForSequenceClassification.from_pretrained(folder).to(device)
-    model.train(False)
-
-    def score(pairs: list[TokenPair]) -> Float32s:
-        with torch.inference_mode():
-            found: Float32s = score_pairs(model, pairs, rows=8).cpu().numpy()
-        return found
-
-    return encoder, score, f"{folder.parent.name} torch"
-
-
-def _scores(
-    examples: Sequence[RankingExample], encoder: PairEncoder, score: ScorePairs, title: str
-) -> list[Float32s]:
-    return [
-        score(encoder.encode(example.query, example.candidates))
-        for example in tqdm(examples, desc=title, unit="query", disable=None)
-    ]
-
-
-def _lookup(by_query: dict[str, Float32s]) -> ScoreExample:
-    return lambda example: by_query[example.query_id]
-
-
-def _first_stage(source: JudgedSet) -> str:
-    return f"{source.retriever or 'first stage'}, top {source.depth}"
-
-
-def _input_order(example: RankingExample) -> Float32s:
-    return -np.arange(len(example.candidates), dtype=np.float32)
+def _header(gain: Gain) -> str:
+    names = f"nDCG@5 ({gain}) | nDCG@10 ({gain}) | MRR@10 | PNR | pairwise accuracy"
+    return f"| set | ranking | queries | {names} |\n" + "|---" * 8 + "|"
 
 
 def _row(title: str, ranking: str, found: Evaluation) -> str:
-    figures = (found.ndcg_at_5, found.ndcg_at_10, found.mrr_at_10, found.pnr)
+    figures = (
+        found.ndcg_at_5,
+        found.ndcg_at_10,
+        found.mrr_at_10,
+        found.pnr,
+        found.pairwise_accuracy,
+    )
     return " | ".join((f"| {title}", ranking, str(found.queries), *map(str, figures))) + " |"

@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import kendalltau
+from scipy.stats import kendalltau, ks_2samp
 
-from service.contract.agreement import kendall_tau_b, top_overlap
+from service.contract.agreement import (
+    kendall_tau_b,
+    kolmogorov_smirnov,
+    population_stability,
+    top_overlap,
+)
 
 
 @pytest.mark.parametrize("levels", [2, 3, 10, 1_000_000])
@@ -56,3 +61,34 @@ def test_overlap_by_hand() -> None:
     assert top_overlap([4, 3, 2, 1], [1, 2, 3, 4], 10) == 1.0
     assert top_overlap([1, 1, 1], [3, 2, 1], 1) == 1.0  # ties by input order
     assert top_overlap([], [], 10) == 1.0
+
+
+@pytest.mark.parametrize(("n", "m", "levels"), [(1, 1, 2), (30, 50, 4), (200, 77, 1_000_000)])
+def test_kolmogorov_smirnov_is_scipys(n: int, m: int, levels: int) -> None:
+    draw = np.random.default_rng(n)
+    first, second = draw.integers(levels, size=n), draw.integers(levels // 2 + 1, size=m)
+    expected = ks_2samp(first, second).statistic
+    assert kolmogorov_smirnov(first, second) == pytest.approx(expected, abs=1e-12)
+
+
+def test_stability_by_hand() -> None:
+    # Halves at 2.5: expected (.5, .5), seen (.25, .75).
+    expected = (0.25 - 0.5) * math.log(0.25 / 0.5) + (0.75 - 0.5) * math.log(0.75 / 0.5)
+    assert population_stability([1, 2, 3, 4], [0, 3, 9, 3], bins=2) == pytest.approx(expected)
+    # No score below 2.5: half a score of four stands in for it.
+    empty = (0.125 - 0.5) * math.log(0.125 / 0.5) + (1 - 0.5) * math.log(1 / 0.5)
+    assert population_stability([1, 2, 3, 4], [5, 6, 7, 8], bins=2) == pytest.approx(empty)
+
+
+def test_the_same_distribution_is_stable() -> None:
+    scores = np.random.default_rng(0).normal(size=1000)
+    assert population_stability(scores, scores) == 0.0
+    assert population_stability(scores, np.random.default_rng(1).normal(size=1000)) < 0.1
+    assert population_stability(scores, scores + 1) > 0.25
+    assert population_stability([1.0, 1.0, 1.0], [1.0, 1.0]) == 0.0
+
+
+def test_no_scores_have_no_distribution() -> None:
+    for statistic in (population_stability, kolmogorov_smirnov):
+        assert math.isnan(statistic([], [1.0]))
+        assert math.isnan(statistic([1.0], []))

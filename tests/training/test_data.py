@@ -11,7 +11,9 @@ import pytest
 
 from service.contract.types import Candidate, RankingExample
 from tests.training.sets import write_corpus, write_small_set, write_tsv
-from training.data import ideal_grades, read_corpus, read_judged, read_source, retrieve, stable_hash
+from training.corpus import read_corpus
+from training.data import ideal_grades, read_judged, read_source, retrieve
+from training.hashing import stable_hash
 from training.recipe import JudgedSet, Labels, RecipeError, Retrieved
 
 SMALL = JudgedSet(path="small")

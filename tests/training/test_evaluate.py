@@ -176,3 +176,49 @@ def test_relevance_without_a_usable_fit_is_the_plain_sigmoid(
     scores: list[float], relevant: list[bool]
 ) -> None:
     assert fit_relevance(scores, relevant) == (1.0, 0.0)
+
+
+def test_pairwise_accuracy_is_the_share_of_pairs_that_pnr_says() -> None:
+    found = evaluate(EXAMPLES, score)
+    for part in ("value", "low", "high"):
+        ratio = getattr(found.pnr, part)
+        assert getattr(found.pairwise_accuracy, part) == pytest.approx(ratio / (1 + ratio))
+    assert found.pairwise_accuracy.low < found.pairwise_accuracy.value
+
+
+def test_without_discordant_pairs_pnr_is_infinite_and_accuracy_one() -> None:
+    pair = (Candidate("d"), Candidate("e"))
+    examples = [RankingExample(f"q{n}", "a", pair, (1.0, 0.0)) for n in range(3)]
+    found = evaluate(examples, lambda _: [1.0, 0.0])
+    assert (found.pnr.value, found.pnr.low, found.pnr.high) == (math.inf,) * 3
+    assert str(found.pairwise_accuracy) == "1.0000 [1.0000, 1.0000]"
+
+
+def test_one_query_with_a_discordant_pair_bounds_pnr_from_below_only() -> None:
+    pair = (Candidate("d"), Candidate("e"))
+    examples = [RankingExample(f"q{n}", "a", pair, (1.0, float(n == 0) * 2)) for n in range(8)]
+    found = evaluate(examples, lambda _: [1.0, 0.0])
+    assert found.pnr.value == 7.0
+    assert found.pnr.low < 7.0
+    assert found.pnr.high == math.inf  # a third of the resamples miss the one query
+
+
+def test_resamples_without_any_pair_do_not_count() -> None:
+    one = RankingExample("q", "a", (Candidate("d"), Candidate("e")), (1.0, 0.0))
+    without = [RankingExample(f"n{n}", "a", (Candidate("d"),), (1.0,)) for n in range(3)]
+    found = evaluate([one, *without], lambda row: [1.0, 0.0][: len(row.candidates)])
+    assert str(found.pairwise_accuracy) == "1.0000 [1.0000, 1.0000]"
+
+
+def test_exponential_gain_is_ir_measures_over_mapped_grades() -> None:
+    gains = {1: 1, 2: 3, 3: 7}
+    qrels, run = [], []
+    for example in EXAMPLES:
+        names = [str(candidate.id) for candidate in example.candidates]
+        for name, grade, value in zip(names, example.grades or (), score(example), strict=True):
+            qrels.append(Qrel(example.query_id, name, int(grade)))
+            run.append(ScoredDoc(example.query_id, name, value))
+    expected = ir_measures.calc_aggregate([nDCG(gains=gains) @ 5], qrels, run)
+    found = evaluate(EXAMPLES, score, gain="exponential")
+    assert found.ndcg_at_5.value == pytest.approx(expected[nDCG(gains=gains) @ 5], abs=1e-12)
+    assert found.as_dict()["gain"] == "exponential"

@@ -60,6 +60,7 @@ def test_what_the_shipped_student_is_judged_on_it_was_not_trained_on() -> None:
     taught = {(part.path, part.split) for part in sources if isinstance(part, JudgedSet)}
     judged = load_recipe(SHIPPED / "evaluate.toml", EvaluateRecipe).sets
     for part in (*judged, *recipe.validation):
+        assert isinstance(part, JudgedSet)
         assert (part.path, part.split) not in taught
         assert (part.path, None) not in taught
 
@@ -173,3 +174,23 @@ def test_the_minimal_recipe_needs_one_set() -> None:
         JudgedSet(path="my_set", split="train"),
         JudgedSet(path="my_set", split="val"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('sets = ["x"]', "sets.0"),
+        ('[[sets]]\nkind = "x"', "kind is judged (the default), examples or published"),
+        (
+            '[[sets]]\nkind = "published"\npath = "x"\ndataset = "x"',
+            "dataset: Input should be 'trec'",
+        ),
+        ('gain = "cubic"\n[[sets]]\npath = "x"', "gain: Input should be 'linear' or 'exponential'"),
+    ],
+)
+def test_sets_of_unknown_kinds_are_refused(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "sets.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, EvaluateRecipe)
+    assert message in str(caught.value)

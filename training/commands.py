@@ -1,0 +1,127 @@
+"""Commands that measure and compare; `options.run(options)` runs the one that was chosen."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from training.recipe import EvaluateRecipe, RecipeError, load_recipe
+
+
+def add_commands(stages: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `compare`, `scores` and `latency` to a command line."""
+    _add_compare(stages)
+    _add_scores(stages)
+    _add_latency(stages)
+
+
+def _add_compare(stages: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "paired tests between systems, the first the baseline, or ΔGSB of judgements"
+    command = stages.add_parser("compare", help=text, description=text)
+    command.set_defaults(run=_compare)
+    command.add_argument("recipe", type=Path, nargs="?", help="the judged sets, as for evaluate")
+    command.add_argument("--data", type=Path, help="folder of the sets the recipe names")
+    _add_models(command, "twice or more, the baseline first")
+    command.add_argument(
+        "--judgements", type=Path, help="JSON Lines of query_id, left, right, verdict"
+    )
+    command.add_argument("--json", type=Path, help="write the tests here, too")
+    command.add_argument("--seed", type=int, default=0, help="default: 0")
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from training.compare import compare, print_judgements
+
+    if options.judgements is None and options.recipe is None:
+        raise RecipeError("compare needs a recipe with --data and two --model, or --judgements")
+    if options.recipe is not None:
+        if options.data is None or len(options.model) < 2:
+            raise RecipeError("compare needs --data and at least two --model beside the recipe")
+        compare(
+            load_recipe(options.recipe, EvaluateRecipe),
+            data=options.data,
+            models=options.model,
+            json_to=options.json,
+            seed=options.seed,
+        )
+    if options.judgements is not None:
+        print_judgements(options.judgements)
+    return 0
+
+
+def _add_scores(stages: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "report on the distributions and the calibration of several scorers' scores"
+    command = stages.add_parser("scores", help=text, description=text)
+    command.set_defaults(run=_scores)
+    command.add_argument("recipe", type=Path, help="the judged sets, as for evaluate")
+    command.add_argument(
+        "--data", type=Path, required=True, help="folder of the sets the recipe names"
+    )
+    _add_models(command, "once or more")
+    command.add_argument("--out", type=Path, required=True, help="folder of the report")
+
+
+def _scores(options: argparse.Namespace) -> int:
+    from training.scores import write_scores
+
+    if not options.model:
+        raise RecipeError("scores needs at least one --model")
+    recipe = load_recipe(options.recipe, EvaluateRecipe)
+    write_scores(recipe, data=options.data, models=options.model, out=options.out)
+    print(options.out / "report.md")
+    return 0
+
+
+def _add_latency(stages: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "time a decoder, a 12-layer and a 6-layer BERT with random weights on this device"
+    command = stages.add_parser("latency", help=text, description=text)
+    command.set_defaults(run=_latency)
+    command.add_argument(
+        "--sizes",
+        choices=("paper", "small"),
+        help="7B, BERT-12 and BERT-6, or small ones; default: paper on a GPU, small on a CPU",
+    )
+    command.add_argument(
+        "--precision",
+        choices=("fp32", "bf16"),
+        nargs="+",
+        default=[],
+        help="default: bf16 on a GPU, fp32 on a CPU",
+    )
+    command.add_argument("--batch", type=_count, help="pairs a call; default: 48, small: 8")
+    command.add_argument("--length", type=_count, help="tokens a pair; default: 256, small: 64")
+    command.add_argument("--rounds", type=_count, default=20, help="default: 20")
+    command.add_argument("--price-per-hour", type=float, help="of the machine, in any currency")
+    command.add_argument("--json", type=Path, help="write every round's time here, too")
+
+
+def _latency(options: argparse.Namespace) -> int:
+    from training.latency_table import latency_table
+
+    latency_table(
+        sizes=options.sizes,
+        precisions=options.precision,
+        batch=options.batch,
+        length=options.length,
+        rounds=options.rounds,
+        price_per_hour=options.price_per_hour,
+        json_to=options.json,
+    )
+    return 0
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is less than 1")
+    return value
+
+
+def _add_models(command: argparse.ArgumentParser, count: str) -> None:
+    command.add_argument(
+        "--model",
+        type=Path,
+        action="append",
+        default=[],
+        help=f"checkpoint, bundle, labels or TREC run; {count}",
+    )
