@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from training.commands import add_commands
 from training.recipe import DistillRecipe, EvaluateRecipe, LabelRecipe, RecipeError, load_recipe
+from training.teacher_recipes import CptRecipe, SftRecipe
 
 MEASURING = ("evaluate", "compare", "scores", "latency")  # nothing to go on with
 
 EPILOG = """\
 example:
+  python -m training cpt      training/recipes/small-cpt.toml --data DATA
+  python -m training sft      training/recipes/small-sft.toml --data DATA
   python -m training label training/recipes/default-labels.toml --data DATA
   python -m training distill training/recipes/default.toml --data DATA
   python -m training evaluate training/recipes/evaluate.toml --data DATA --model models/default
@@ -28,16 +32,23 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         match options.stage:
+            case "cpt":
+                from training.cpt import cpt  # torch is slow to import: only when needed
+
+                folder = cpt(load_recipe(options.recipe, CptRecipe), **_run(options))
+            case "sft":
+                from training.sft import sft
+
+                folder = sft(load_recipe(options.recipe, SftRecipe), **_run(options))
             case "label":
-                from training.label import label  # torch is slow to import: only when needed
+                from training.label import label
 
                 recipe = load_recipe(options.recipe, LabelRecipe)
                 folder = label(recipe, data=options.data, out=options.out, restart=options.restart)
             case "distill":
                 from training.distill import distill
 
-                plan = load_recipe(options.recipe, DistillRecipe)
-                folder = distill(plan, data=options.data, out=options.out, restart=options.restart)
+                folder = distill(load_recipe(options.recipe, DistillRecipe), **_run(options))
             case "compare" | "scores" | "latency":
                 done: int = options.run(options)
                 return done
@@ -71,12 +82,14 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training",
-        description="Distil a ranking teacher into a small BERT.",
+        description="Train a ranking teacher, and distil it into a small BERT.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
     for name, text in (
+        ("cpt", "continue a language model's pre-training on clicks"),
+        ("sft", "fine-tune a language model into a ranking teacher"),
         ("label", "score pairs with a teacher into Parquet shards"),
         ("distill", "train a student on teachers' scores"),
         ("evaluate", "nDCG, MRR and PNR of a checkpoint or a bundle"),
@@ -102,8 +115,22 @@ def _parser() -> argparse.ArgumentParser:
             stage.add_argument(
                 "--restart", action="store_true", help="throw an earlier run of this name away"
             )
+        if name in ("cpt", "sft", "distill"):
+            stage.add_argument(
+                "--tensorboard", action="store_true", help="write logs to the run's folder"
+            )
     add_commands(stages)
     return parser
+
+
+def _run(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what every training stage is told beside its recipe."""
+    return {
+        "data": options.data,
+        "out": options.out,
+        "restart": options.restart,
+        "tensorboard": options.tensorboard,
+    }
 
 
 if __name__ == "__main__":

@@ -6,35 +6,38 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from tqdm import tqdm
-from transformers import BertForSequenceClassification
 
-from service.contract.bundle import Relevance, ScoreMeaning
+from service.contract.bundle import ScoreMeaning
 from service.contract.checkpoint import Card
 from service.contract.encoding import PairEncoder
 from service.contract.folder import restore_folder
 from service.contract.types import RankingExample
-from training.checkpoint import write_checkpoint
-from training.evaluate import fit_relevance
-from training.loop import train
+from training.checkpoint import Weights, write_checkpoint
+from training.loop import ByStep, Part, start_accelerator, train
 from training.losses import group_mean, hybrid
 from training.recipe import DistillRecipe
 from training.student import build_student, pair_encoder, score_pairs
 from training.taught import Group, Lessons, read_taught
-from training.validation import Scored, Validation
+from training.validation import ScorePairs, Validation, final_card, mean_ndcg
 
 CHECKPOINT = "checkpoint"
 
 
-def distill(recipe: DistillRecipe, *, data: Path, out: Path, restart: bool = False) -> Path:
+def distill(
+    recipe: DistillRecipe,
+    *,
+    data: Path,
+    out: Path,
+    restart: bool = False,
+    tensorboard: bool = False,
+) -> Path:
     """Train a student by the recipe and return its checkpoint's folder.
 
     The run lives in `out/<recipe name>`; a run that was stopped goes on from its last state.
@@ -44,12 +47,13 @@ def distill(recipe: DistillRecipe, *, data: Path, out: Path, restart: bool = Fal
         data: Folder of the judged sets the recipe names.
         out: Folder of runs.
         restart: Throw an earlier run of this name away.
+        tensorboard: Write logs for TensorBoard to the run's `logs`.
 
     Raises:
         RecipeError: The recipe or an input cannot be used, or the folder holds another run.
     """
     folder = out / recipe.name
-    accelerator = Accelerator(mixed_precision=recipe.precision)
+    accelerator = start_accelerator(recipe.precision)
     model, tokenizer = build_student(recipe.student, seed=recipe.seed)
     encoder = pair_encoder(tokenizer, recipe.student)
     queries, teachers = read_taught(recipe, data, encoder)
@@ -63,26 +67,23 @@ def distill(recipe: DistillRecipe, *, data: Path, out: Path, restart: bool = Fal
         recipe=recipe.model_dump(mode="json"),
     )
 
-    def step_loss(student: nn.Module, step: int) -> Tensor:
+    def scorer(student: nn.Module) -> ScorePairs:
+        return partial(score_pairs, student, rows=recipe.rows_per_call)
+
+    def parts(step: int) -> list[Part]:
         groups = lessons.step(step)
-        mine = groups[accelerator.process_index :: accelerator.num_processes] or groups[:1]
-        return _group_loss(student, mine, encoder, recipe)
+        mine = groups[accelerator.process_index :: accelerator.num_processes]
+        weight = len(mine) / len(groups)
+        return [lambda student: weight * _group_loss(student, mine or groups[:1], encoder, recipe)]
 
     def figures(student: nn.Module) -> dict[str, float]:
-        found = {}
-        for part in validation:
-            scored = part.score(student, rows=recipe.rows_per_call)
-            found[part.name] = part.evaluate(
-                scored, relevant_from=recipe.relevant_from
-            ).ndcg_at_10.value
-        return {**found, "ndcg_at_10": float(np.mean(list(found.values())))}
+        return mean_ndcg(validation, scorer(student), relevant_from=recipe.relevant_from)
 
-    def write(student: BertForSequenceClassification, final: Card) -> None:
-        write_checkpoint(folder / CHECKPOINT, student, tokenizer, final, held_out)
+    def write(weights: Weights | None, final: Card) -> None:
+        write_checkpoint(folder / CHECKPOINT, model, tokenizer, final, held_out, weights=weights)
 
-    def keep(student: nn.Module, row: dict[str, Any]) -> None:
-        assert isinstance(student, BertForSequenceClassification)  # noqa: S101 - for the type only
-        write(student, card.model_copy(update={"metrics": {"selected_at": row}}))
+    def keep(weights: Weights, row: dict[str, Any]) -> None:
+        write(weights, card.model_copy(update={"metrics": {"selected_at": row}}))
 
     fingerprint = _fingerprint(recipe, lessons, held_out)
     if restart and accelerator.is_main_process:  # all inputs were read: none can fail any more
@@ -99,10 +100,11 @@ def distill(recipe: DistillRecipe, *, data: Path, out: Path, restart: bool = Fal
         seed=recipe.seed,
         save_every=recipe.save_every,
         evaluate_every=recipe.evaluate_every,
-        step_loss=step_loss,
+        feed=ByStep(parts),
         evaluate=figures,
         figure="ndcg_at_10",
         keep=keep,
+        tensorboard=tensorboard,
     )
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
@@ -110,47 +112,13 @@ def distill(recipe: DistillRecipe, *, data: Path, out: Path, restart: bool = Fal
         best = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         best.load_state_dict(load_file(folder / CHECKPOINT / "model.safetensors"))
         history = {"steps": progress.step, "history": progress.history}
-        write(best, _final_card(card, best, recipe, validation, history))
+        best.train(False)
+        final = final_card(
+            card, validation, scorer(best), relevant_from=recipe.relevant_from, history=history
+        )
+        write(None, final)
     accelerator.wait_for_everyone()
     return folder / CHECKPOINT
-
-
-def _final_card(
-    card: Card,
-    model: nn.Module,
-    recipe: DistillRecipe,
-    validation: Sequence[Validation],
-    history: dict[str, Any],
-) -> Card:
-    """Return the card with the best checkpoint's calibration, its figures and the run's history."""
-    model.train(False)
-    with torch.no_grad():
-        scored = [part.score(model, rows=recipe.rows_per_call) for part in validation]
-    found = {
-        part.name: part.evaluate(scores, relevant_from=recipe.relevant_from)
-        for part, scores in zip(validation, scored, strict=True)
-    }
-    for name, figures in found.items():
-        tqdm.write(
-            f"{name}: nDCG@10 {figures.ndcg_at_10}  MRR@10 {figures.mrr_at_10}  PNR {figures.pnr}"
-        )
-    scale, offset = _calibrate(validation, scored, relevant_from=recipe.relevant_from)
-    score = card.score.model_copy(update={"relevance": Relevance(scale=scale, offset=offset)})
-    metrics = {"validation": {name: figures.as_dict() for name, figures in found.items()}}
-    return card.model_copy(update={"score": score, "metrics": {**metrics, **history}})
-
-
-def _calibrate(
-    validation: Sequence[Validation], scored: Sequence[Scored], *, relevant_from: float
-) -> tuple[float, float]:
-    """Fit Platt's scaling on the validation queries, which the student was not taught."""
-    scores: list[float] = []
-    relevant: list[bool] = []
-    for part, found in zip(validation, scored, strict=True):
-        for example in part.examples:
-            scores.extend(found[example.query_id])
-            relevant.extend(grade >= relevant_from for grade in example.grades or ())
-    return fit_relevance(scores, relevant)
 
 
 def _group_loss(

@@ -2,44 +2,72 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
-from accelerate import Accelerator
-from safetensors.torch import load_file, save_file
+from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from service.contract.folder import replaced_folder, restore_folder
+from service.contract.folder import restore_folder
 from training.recipe import Optimiser, RecipeError
+from training.state import Progress, load_state, save_state, trained_weights
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 STATE = "state"
-HEAD = "classifier"
+LOGS = "logs"
+HEADS = {"classifier", "score"}
 
-StepLoss = Callable[[nn.Module, int], Tensor]
+Part = Callable[[nn.Module], Tensor]
+"""Runs a micro-batch and returns its share of the step's loss; shares of a step are summed."""
+
+Item = TypeVar("Item")
 Evaluate = Callable[[nn.Module], dict[str, float]]
-Keep = Callable[[nn.Module, dict[str, Any]], None]
+Keep = Callable[[dict[str, Tensor], dict[str, Any]], None]
 
 
-@dataclass(slots=True)
-class Progress:
-    """How far a run has come.
+class Feed(Protocol):
+    """What a stage feeds the loop with."""
 
-    Attributes:
-        step: Optimiser steps done.
-        best: The best validation figure so far.
-        history: One row per evaluation: step, mean training loss since the last one, figures.
-        losses: Training losses since the last evaluation.
-    """
+    def parts(self, step: int) -> Sequence[Part]:
+        """Return this process's micro-batches of a step, as many as every other process's."""
+        ...
 
-    step: int = 0
-    best: float = float("-inf")
-    history: list[dict[str, float]] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
+    def position(self) -> dict[str, Any]:
+        """Return where the next step's data begins, as JSON; {} where the step says it all."""
+        ...
+
+    def seek(self, position: dict[str, Any]) -> None:
+        """Go to a position that was returned before."""
+        ...
+
+
+def start_accelerator(precision: str) -> Accelerator:
+    """Return the accelerator of a stage; `accelerate launch` decides on devices and processes."""
+    # Buffers are constants here, and sending them between two forward calls would spoil a backward.
+    parallel = DistributedDataParallelKwargs(broadcast_buffers=False)
+    return Accelerator(mixed_precision=precision, kwargs_handlers=[parallel])
+
+
+@dataclass(frozen=True, slots=True)
+class ByStep:
+    """The feed of a stage whose data is in memory: a function of the step's number alone."""
+
+    parts: Callable[[int], Sequence[Part]]
+
+    def position(self) -> dict[str, Any]:
+        """Return {}: the step says it all."""
+        return {}
+
+    def seek(self, position: dict[str, Any]) -> None:
+        """Do nothing."""
 
 
 def train(
@@ -53,10 +81,11 @@ def train(
     seed: int,
     save_every: int,
     evaluate_every: int,
-    step_loss: StepLoss,
+    feed: Feed,
     evaluate: Evaluate,
     figure: str,
     keep: Keep,
+    tensorboard: bool = False,
 ) -> Progress:
     """Train the model and return the run's progress; goes on where an earlier run stopped.
 
@@ -64,7 +93,7 @@ def train(
     uninterrupted one: same weights, same history, on the same hardware and thread count.
 
     Args:
-        model: The student; trained in place.
+        model: The student or teacher; its parameters that require a gradient are trained in place.
         accelerator: Chooses device, precision and processes.
         folder: The run's folder; its `state` is replaced every `save_every` steps.
         fingerprint: Of recipe and inputs; a state with another one is refused.
@@ -73,19 +102,26 @@ def train(
         seed: Of dropout; each process adds its rank.
         save_every: Steps between states.
         evaluate_every: Steps between evaluations; the last step is always evaluated.
-        step_loss: Loss of one step, from the model and the step's number.
-        evaluate: Validation figures of the model.
+        feed: Gives the micro-batches of each step.
+        evaluate: Validation figures of the model; every process calls it.
         figure: Name of the figure to maximise.
-        keep: Called with the bare model and the history row whenever the figure is the best.
+        keep: Called with the trained weights and the history row whenever the figure is the best.
+        tensorboard: Write the folder's `logs`.
 
     Raises:
-        RecipeError: The folder holds the state of another run, or a loss is not finite.
+        RecipeError: The folder holds the state of another run, TensorBoard is missing, or a loss
+            or gradient is not finite.
     """
     optimiser = _optimiser(model, settings)
     base_rates = [group["lr"] for group in optimiser.param_groups]
-    restore_folder(folder / STATE)
-    progress = _load(folder / STATE, fingerprint, model, optimiser)
+    if accelerator.is_main_process:
+        restore_folder(folder / STATE)
+    accelerator.wait_for_everyone()
     prepared, prepared_optimiser = accelerator.prepare(model, optimiser)
+    progress = load_state(folder / STATE, fingerprint, prepared, optimiser)
+    feed.seek(progress.position)
+    logging = tensorboard and accelerator.is_main_process
+    log = _log(folder / LOGS, progress.step) if logging else None
     bar = tqdm(
         total=steps,
         initial=progress.step,
@@ -96,26 +132,31 @@ def train(
     while progress.step < steps:
         step = progress.step
         torch.manual_seed((seed * 1_000_003 + step) * 4096 + accelerator.process_index)
+        factor = schedule(step, steps, settings.warmup)
         for group, rate in zip(optimiser.param_groups, base_rates, strict=True):
-            group["lr"] = rate * schedule(step, steps, settings.warmup)
+            group["lr"] = rate * factor
         prepared.train()
-        loss = step_loss(prepared, step)
-        if not torch.isfinite(loss):
-            raise RecipeError(f"step {step}: the loss is {loss.item()}; lower the learning rate")
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(prepared.parameters(), settings.max_grad_norm)
+        loss = _accumulate(prepared, accelerator, feed.parts(step), step)
+        norm = float(accelerator.clip_grad_norm_(prepared.parameters(), settings.max_grad_norm))
+        if not math.isfinite(norm):
+            raise RecipeError(f"step {step}: the gradient is {norm}; lower the learning rate")
         prepared_optimiser.step()
         prepared_optimiser.zero_grad()
         progress.step += 1
-        progress.losses.append(loss.item())
+        progress.losses.append(loss)
+        progress.position = feed.position()
         bar.update()
-        bar.set_postfix(loss=f"{progress.losses[-1]:.3f}")
+        bar.set_postfix(loss=f"{loss:.3f}")
+        _scalars(log, step, {"loss": loss, "gradient_norm": norm, "rate_factor": factor})
         evaluating = progress.step % evaluate_every == 0 or progress.step == steps
         if evaluating:
             _evaluate(prepared, accelerator, progress, evaluate, figure, keep)
+            _scalars(log, step, {f"validation/{k}": v for k, v in progress.history[-1].items()})
         if evaluating or progress.step % save_every == 0:
-            _save(folder / STATE, fingerprint, accelerator, model, optimiser, progress)
+            save_state(folder / STATE, fingerprint, accelerator, prepared, optimiser, progress)
     bar.close()
+    if log is not None:
+        log.close()
     return progress
 
 
@@ -125,6 +166,39 @@ def schedule(step: int, steps: int, warmup: float) -> float:
     if step < rising:
         return (step + 1) / (rising + 1)
     return max(0.0, (steps - step) / max(steps - rising, 1.0))
+
+
+def share(items: Sequence[Item], accelerator: Accelerator, *, filler: Item) -> list[Item]:
+    """Return this process's items of a step, the filler where others have one more."""
+    processes = accelerator.num_processes
+    mine = list(items[accelerator.process_index :: processes])
+    return mine + [filler] * (-(-len(items) // processes) - len(mine))
+
+
+def _accumulate(
+    model: nn.Module, accelerator: Accelerator, parts: Sequence[Part], step: int
+) -> float:
+    """Add the gradients of a step's parts up and return its loss, of all processes.
+
+    Gradients are averaged over processes, while the parts' losses are shares of one sum: hence the
+    factor.
+    """
+    # DDP exchanges gradients once a step. FSDP does at each part: else each process would hold all.
+    waits = accelerator.distributed_type != DistributedType.FSDP
+    total = 0.0
+    for place, part in enumerate(parts):
+        last = place + 1 == len(parts)
+        with accelerator.no_sync(model) if waits and not last else nullcontext():
+            loss = part(model)
+            if not torch.isfinite(loss):
+                value = loss.item()
+                raise RecipeError(f"step {step}: the loss is {value}; lower the learning rate")
+            accelerator.backward(loss * accelerator.num_processes)
+        total += loss.item()
+    if accelerator.num_processes > 1:
+        mine = torch.tensor(total, device=accelerator.device)
+        total = float(accelerator.reduce(mine, reduction="sum"))
+    return total
 
 
 def _evaluate(
@@ -147,15 +221,18 @@ def _evaluate(
         tqdm.write(f"step {progress.step}  loss {loss:.4f}  {shown}")
     if figures[figure] > progress.best:
         progress.best = figures[figure]
+        weights = trained_weights(model)
         if accelerator.is_main_process:
-            keep(accelerator.unwrap_model(model), row)
+            keep(weights, row)
 
 
 def _optimiser(model: nn.Module, settings: Optimiser) -> torch.optim.AdamW:
     head_rate = settings.head_learning_rate or settings.learning_rate
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        rate = head_rate if name.startswith(HEAD) else settings.learning_rate
+        if not parameter.requires_grad:
+            continue
+        rate = head_rate if HEADS & set(name.split(".")) else settings.learning_rate
         decay = settings.weight_decay if parameter.ndim > 1 else 0.0  # none on biases and norms
         groups.setdefault((rate, decay), []).append(parameter)
     return torch.optim.AdamW(
@@ -166,56 +243,18 @@ def _optimiser(model: nn.Module, settings: Optimiser) -> torch.optim.AdamW:
     )
 
 
-def _save(
-    folder: Path,
-    fingerprint: str,
-    accelerator: Accelerator,
-    model: nn.Module,
-    optimiser: torch.optim.AdamW,
-    progress: Progress,
-) -> None:
-    """Write the state as safetensors and JSON, in one replacement."""
-    accelerator.wait_for_everyone()
-    if not accelerator.is_main_process:
-        return
-    moments = {
-        f"{place}.{name}": tensor.contiguous()
-        for place, slots in optimiser.state_dict()["state"].items()
-        for name, tensor in slots.items()
-    }
-    with replaced_folder(folder) as scratch:
-        save_file(
-            {name: tensor.contiguous() for name, tensor in model.state_dict().items()},
-            scratch / "model.safetensors",
-        )
-        save_file(moments, scratch / "optimiser.safetensors")
-        fields = {
-            "fingerprint": fingerprint,
-            "step": progress.step,
-            "best": progress.best,
-            "history": progress.history,
-            "losses": progress.losses,
-        }
-        (scratch / "state.json").write_text(json.dumps(fields, indent=1), encoding="utf-8")
-
-
-def _load(
-    folder: Path, fingerprint: str, model: nn.Module, optimiser: torch.optim.AdamW
-) -> Progress:
-    """Restore model and optimiser from a state, if there is one."""
-    if not folder.exists():
-        return Progress()
-    fields = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    if fields["fingerprint"] != fingerprint:
+def _log(folder: Path, step: int) -> SummaryWriter:
+    """Return a TensorBoard log; what a killed run wrote of later steps is hidden."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
         raise RecipeError(
-            f"{folder.parent} holds a run of another recipe or other data; "
-            "give the recipe a new name, or start over with --restart"
-        )
-    model.load_state_dict(load_file(folder / "model.safetensors"))
-    slots: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in load_file(folder / "optimiser.safetensors").items():
-        place, name = key.split(".")
-        slots.setdefault(int(place), {})[name] = tensor
-    whole = optimiser.state_dict()
-    optimiser.load_state_dict({"state": slots, "param_groups": whole["param_groups"]})
-    return Progress(fields["step"], fields["best"], fields["history"], fields["losses"])
+            "tensorboard is not installed; it comes with the [training] extra"
+        ) from None
+    return SummaryWriter(str(folder), purge_step=step)
+
+
+def _scalars(log: SummaryWriter | None, step: int, values: Mapping[str, float]) -> None:
+    if log is not None:
+        for name, value in values.items():
+            log.add_scalar(name, value, step)

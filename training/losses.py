@@ -1,9 +1,48 @@
-"""Distillation losses over one query's candidates."""
+"""Losses: a teacher's language modelling and pairwise hinge, a student's distillation."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy, margin_ranking_loss
+
+IGNORED = -100
+"""Label of a token that is not learnt."""
+
+
+def target_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the sum over targets of -log p(label | tokens before it); 0.0 without a target.
+
+    A sum, to be divided by the targets of a whole step: means of micro-batches with fewer targets
+    would weigh theirs more.
+
+    Args:
+        logits: [B, L, V]; those at place i predict the token at i + 1.
+        labels: Token ids, `IGNORED` where nothing is learnt, [B, L] int64.
+
+    Source:
+        DisRanker section 3.2: the query's tokens are given, title and summary are learnt.
+    """
+    predicted = logits[:, :-1].flatten(0, 1).float()  # [B · (L - 1), V]
+    return cross_entropy(predicted, labels[:, 1:].flatten(), ignore_index=IGNORED, reduction="sum")
+
+
+def pairwise_hinge(scores: Tensor, pairs: Tensor, *, tau: float = 0.1) -> Tensor:
+    """Return the sum over pairs of max(0, τ - f(better) + f(worse)); 0.0 without pairs.
+
+    A sum, to be divided by the pairs of a whole step.
+
+    Args:
+        scores: Scores of one query's candidates, [N].
+        pairs: Row i holds (better, worse) candidate indices, [P, 2] int64.
+        tau: Margin from which a pair costs nothing.
+
+    Source:
+        DisRanker section 3.3, τ = 0.1. Its printed max(0, f(d+) - f(d-), τ) would push the better
+        one down: this is the hinge that the text describes.
+    """
+    better, worse = scores[pairs].unbind(dim=1)  # [P], [P]
+    return margin_ranking_loss(better, worse, torch.ones_like(better), margin=tau, reduction="sum")
 
 
 def ordered_pairs(teacher: Tensor) -> Tensor:

@@ -238,7 +238,7 @@ class EvaluateRecipe(_Part):
     gain: Gain = Field("linear", description="of nDCG: linear (trec_eval) or exponential, 2^y - 1")
 
 
-Recipe = TypeVar("Recipe", DistillRecipe, LabelRecipe, EvaluateRecipe)
+Recipe = TypeVar("Recipe", bound=BaseModel)
 
 
 def load_recipe(path: Path, kind: type[Recipe]) -> Recipe:

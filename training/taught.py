@@ -15,6 +15,7 @@ from service.contract.types import RankingExample
 from training.data import read_source
 from training.label import teacher_name
 from training.recipe import DistillRecipe, JudgedSet, Labels, RecipeError, TrainSource
+from training.teacher_recipes import SftRecipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Group:
 class Lessons:
     """The groups of each step, a function of (recipe seed, step) alone."""
 
-    def __init__(self, queries: Sequence[TaughtQuery], recipe: DistillRecipe) -> None:
+    def __init__(self, queries: Sequence[TaughtQuery], recipe: DistillRecipe | SftRecipe) -> None:
         self._queries = queries
         self._recipe = recipe
         groups = sum(self._group_count(query) * query.repeat for query in queries)

@@ -7,6 +7,9 @@ from service.contract.types import Candidate
 TEMPLATE = "bert-pair-1"
 """`[CLS] query [SEP] title summary [SEP]`; a bundle names the template it was trained with."""
 
+DECODER_TEMPLATE = "decoder-pair-1"
+"""`<s> query : title : summary </s>`, pooled on `</s>`; see `decoder_encoding`."""
+
 
 def document_text(candidate: Candidate) -> str:
     """Return the candidate's text: the non-blank ones of title and summary, joined by a space."""

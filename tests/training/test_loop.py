@@ -11,8 +11,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from training.loop import Progress, schedule, train
+from training.loop import ByStep, schedule, train
 from training.recipe import Optimiser, RecipeError
+from training.state import Progress
 
 Kept = tuple[float, dict[str, Any]]
 """The weight that was kept, and its row of the history."""
@@ -39,12 +40,12 @@ def run(
     """Train for a step a figure; return the progress and what was kept."""
     kept: list[Kept] = []
 
-    def step_loss(student: nn.Module, step: int) -> Tensor:
-        loss: Tensor = (student(torch.ones(1, 1)) - 1).square().sum()
-        return loss
+    def loss(student: nn.Module) -> Tensor:
+        found: Tensor = (student(torch.ones(1, 1)) - 1).square().sum()
+        return found
 
-    def keep(student: nn.Module, row: dict[str, Any]) -> None:
-        kept.append((next(student.parameters()).item(), dict(row)))
+    def keep(weights: dict[str, Tensor], row: dict[str, Any]) -> None:
+        kept.append((weights["weight"].item(), dict(row)))
         if row["step"] == killed_at:
             raise Killed
 
@@ -65,7 +66,7 @@ def run(
         seed=0,
         save_every=100,
         evaluate_every=1,
-        step_loss=step_loss,
+        feed=ByStep(lambda _: [loss]),
         evaluate=evaluate,
         figure="quality",
         keep=keep,

@@ -1,0 +1,211 @@
+"""Supervised fine-tuning: a decoder becomes a ranking teacher (DisRanker section 3.3)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from service.contract.checkpoint import Card
+from service.contract.decoder_encoding import DecoderPairEncoder
+from service.contract.folder import restore_folder
+from service.contract.template import DECODER_TEMPLATE
+from service.contract.types import RankingExample
+from training.checkpoint import write_checkpoint
+from training.data import read_source
+from training.decoder import build_scorer, plain, score_decoder_pairs
+from training.loop import ByStep, Part, share, start_accelerator, train
+from training.losses import ordered_pairs, pairwise_hinge
+from training.recipe import RecipeError
+from training.state import keep_best, load_best
+from training.taught import Group, Lessons, TaughtQuery
+from training.teacher_recipes import SftRecipe
+from training.validation import ScorePairs, Validation, final_card, mean_ndcg
+
+CHECKPOINT = "checkpoint"
+
+
+def sft(
+    recipe: SftRecipe,
+    *,
+    data: Path,
+    out: Path,
+    restart: bool = False,
+    tensorboard: bool = False,
+) -> Path:
+    """Train a scorer on grades and return its checkpoint's folder.
+
+    The run lives in `out/<recipe name>`; a run that was stopped goes on from its last state.
+
+    Args:
+        recipe: What to train on what.
+        data: Folder of the judged sets the recipe names.
+        out: Folder of runs.
+        restart: Throw an earlier run of this name away.
+        tensorboard: Write logs for TensorBoard to the run's `logs`.
+
+    Raises:
+        RecipeError: The recipe or an input cannot be used, or the folder holds another run.
+    """
+    folder = out / recipe.name
+    accelerator = start_accelerator(recipe.precision)
+    model, tokenizer, encoder = build_scorer(
+        recipe.model, precision=recipe.precision, seed=recipe.seed
+    )
+    ends = {"pad": tokenizer.pad_token_id, "eos": tokenizer.eos_token_id}
+    rows = recipe.group_size * recipe.groups_per_call
+    lessons = Lessons(read_graded(recipe, data, encoder), recipe)
+    validation = [Validation.read(source, data, encoder) for source in recipe.validation]
+    held_out = [example for part in validation for example in part.examples]
+
+    def scorer(teacher: nn.Module) -> ScorePairs:
+        return partial(score_decoder_pairs, teacher, rows=rows, **ends)
+
+    def figures(teacher: nn.Module) -> dict[str, float]:
+        return mean_ndcg(validation, scorer(teacher), relevant_from=recipe.relevant_from)
+
+    def parts(step: int) -> list[Part]:
+        return step_parts(step, lessons, encoder, recipe, accelerator, ends)
+
+    fingerprint = _fingerprint(recipe, lessons, held_out)
+    if restart and accelerator.is_main_process:  # all inputs were read: none can fail any more
+        shutil.rmtree(folder, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    progress = train(
+        model,
+        accelerator=accelerator,
+        folder=folder,
+        fingerprint=fingerprint,
+        settings=recipe.optimiser,
+        steps=lessons.steps_per_epoch * recipe.epochs,
+        seed=recipe.seed,
+        save_every=recipe.save_every,
+        evaluate_every=recipe.evaluate_every,
+        feed=ByStep(parts),
+        evaluate=figures,
+        figure="ndcg_at_10",
+        keep=lambda weights, _: keep_best(folder, weights),
+        tensorboard=tensorboard,
+    )
+    accelerator.wait_for_everyone()
+    accelerator.free_memory()
+    del model
+    if accelerator.is_main_process:
+        # Built anew: the trained one may be sharded, and scores under training's autocast.
+        best, _, _ = build_scorer(recipe.model, precision=recipe.precision, seed=recipe.seed)
+        load_best(folder, best)
+        teacher = plain(best, recipe.model).to(accelerator.device)
+        teacher.train(False)
+        card = final_card(
+            Card(
+                template=DECODER_TEMPLATE,
+                max_length=recipe.model.max_length,
+                max_query_length=recipe.model.max_query_length,
+                recipe=recipe.model_dump(mode="json"),
+            ),
+            validation,
+            scorer(teacher),
+            relevant_from=recipe.relevant_from,
+            history={"steps": progress.step, "history": progress.history},
+        )
+        restore_folder(folder / CHECKPOINT)
+        write_checkpoint(folder / CHECKPOINT, teacher, tokenizer, card, held_out)
+    accelerator.wait_for_everyone()
+    return folder / CHECKPOINT
+
+
+def read_graded(recipe: SftRecipe, data: Path, encoder: DecoderPairEncoder) -> list[TaughtQuery]:
+    """Return the training queries that have two grades at least; tells how many have not.
+
+    Raises:
+        RecipeError: A source cannot be read or has no grades, or no query has two.
+    """
+    queries, alike = [], 0
+    for source in recipe.train:
+        for example in read_source(source, data):
+            if example.grades is None:
+                raise RecipeError(f"{source.path}: query {example.query_id!r} has no grades")
+            if len(set(example.grades)) < 2:
+                alike += 1
+                continue
+            grades = np.array(example.grades, dtype=np.float32)
+            documents = tuple(encoder.encode_documents(example.candidates))
+            queries.append(TaughtQuery(encoder.encode_query(example.query), documents, grades, 1))
+    if alike:
+        tqdm.write(f"{alike} of {alike + len(queries)} queries have no two grades: left out")
+    if not queries:
+        raise RecipeError("no training query has two grades")
+    return queries
+
+
+def step_parts(
+    step: int,
+    lessons: Lessons,
+    encoder: DecoderPairEncoder,
+    recipe: SftRecipe,
+    accelerator: Accelerator,
+    ends: dict[str, int],
+) -> list[Part]:
+    """Return this process's micro-batches of a step; losses are shares of the mean over pairs."""
+    groups = lessons.step(step)
+    drawn = [
+        (group, draw_pairs(group, np.random.default_rng([recipe.seed, step, place]), recipe))
+        for place, group in enumerate(groups)
+    ]
+    total = max(sum(len(pairs) for _, pairs in drawn), 1)
+    alone = Group(groups[0].query, groups[0].places[:1])  # a candidate alone makes no pair
+    mine = share(drawn, accelerator, filler=(alone, torch.empty(0, 2, dtype=torch.int64)))
+    size = recipe.groups_per_call
+
+    def part(chunk: Sequence[tuple[Group, Tensor]]) -> Part:
+        return lambda model: hinge_sum(model, chunk, encoder, recipe.tau, ends) / total
+
+    return [part(mine[start : start + size]) for start in range(0, len(mine), size)]
+
+
+def draw_pairs(group: Group, rng: np.random.Generator, recipe: SftRecipe) -> Tensor:
+    """Return the group's (better, worse) pairs by grade, at most the recipe's number, [P, 2]."""
+    pairs = ordered_pairs(torch.from_numpy(group.query.teacher[group.places]))
+    if len(pairs) <= recipe.pairs_per_group:
+        return pairs
+    return pairs[rng.choice(len(pairs), recipe.pairs_per_group, replace=False)]
+
+
+def hinge_sum(
+    model: nn.Module,
+    drawn: Sequence[tuple[Group, Tensor]],
+    encoder: DecoderPairEncoder,
+    tau: float,
+    ends: dict[str, int],
+) -> Tensor:
+    """Return the summed hinge of some groups, scored in one forward call."""
+    pairs = [
+        encoder.splice(group.query.query_ids, group.query.document_ids[place])
+        for group, _ in drawn
+        for place in group.places
+    ]
+    scores = score_decoder_pairs(model, pairs, rows=len(pairs), **ends)  # [N]
+    parts = torch.split(scores, [len(group.places) for group, _ in drawn])
+    losses = [
+        pairwise_hinge(part, chosen.to(part.device), tau=tau)
+        for part, (_, chosen) in zip(parts, drawn, strict=True)
+    ]
+    return torch.stack(losses).sum()
+
+
+def _fingerprint(recipe: SftRecipe, lessons: Lessons, held_out: Sequence[RankingExample]) -> str:
+    """Return a hash of the recipe and of all that it trains on and chooses by."""
+    digest = hashlib.sha256(json.dumps(recipe.model_dump(mode="json"), sort_keys=True).encode())
+    for array in lessons.arrays():
+        digest.update(array.tobytes())
+    digest.update(repr(held_out).encode())
+    return digest.hexdigest()
