@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from service.contract.checkpoint import Card
 from service.contract.decoder_encoding import DecoderPairEncoder
 from service.contract.encoding import TokenPair
 from training.recipe import RecipeError
@@ -63,6 +65,29 @@ def build_scorer(
     model.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}
     exact_head(model)
     return _adapted(model, spec, "SEQ_CLS"), tokenizer, encoder
+
+
+def load_scorer(
+    folder: Path, card: Card
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, DecoderPairEncoder]:
+    """Return the scorer of a checkpoint of `training sft`, its tokenizer and its encoder.
+
+    Raises:
+        RecipeError: The checkpoint lacks its head, or a padding of its own.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(folder)  # type: ignore[no-untyped-call]
+    model, loading = AutoModelForSequenceClassification.from_pretrained(
+        folder, dtype="auto", output_loading_info=True
+    )
+    if missing := sorted(loading["missing_keys"]):
+        raise RecipeError(f"{folder} lacks {', '.join(missing)}")
+    if model.config.pad_token_id in (None, tokenizer.eos_token_id):
+        raise RecipeError(f"{folder}: padding is no token of its own, so </s> is not pooled")
+    encoder = decoder_encoder(
+        tokenizer, max_length=card.max_length, max_query_length=card.max_query_length
+    )
+    exact_head(model)
+    return model.train(False), tokenizer, encoder
 
 
 def decoder_encoder(

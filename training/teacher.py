@@ -1,13 +1,14 @@
-"""Teachers that score a query's candidates: bi-encoders and cross-encoders by name."""
+"""Teachers that score a query's candidates: bi-encoders, cross-encoders and decoders by name."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import (
     AutoModel,
@@ -17,8 +18,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from service.contract.template import document_text
+from service.contract.checkpoint import Card, read_card
+from service.contract.template import DECODER_TEMPLATE, document_text
 from service.contract.types import Float32s, RankingExample
+from training.decoder import load_scorer, score_decoder_pairs
 from training.recipe import LabelRecipe, RecipeError
 from training.student import LOAD_ERRORS, resolve_base
 
@@ -40,6 +43,9 @@ def load_teacher(recipe: LabelRecipe) -> Teacher:
     try:
         if recipe.teacher_kind == "bi-encoder":
             return BiEncoder(recipe)
+        card = read_card(Path(recipe.teacher))
+        if card.template == DECODER_TEMPLATE:
+            return DecoderTeacher(recipe, card)
         return CrossEncoder(recipe)
     except LOAD_ERRORS as error:
         raise RecipeError(f"teacher {recipe.teacher!r} cannot be loaded: {error}") from error
@@ -126,7 +132,36 @@ class CrossEncoder:
         return np.split(flat, ends[:-1])
 
 
-def batches(rows: Sequence[Sequence[int]], batch_tokens: int) -> list[list[int]]:
+class DecoderTeacher:
+    """The raw logit of a checkpoint of `training sft`, on the ids that it was trained with.
+
+    Its own limits hold, not the recipe's `max_length`.
+    """
+
+    def __init__(self, recipe: LabelRecipe, card: Card) -> None:
+        model, tokenizer, self._encoder = load_scorer(Path(recipe.teacher), card)
+        self._model: nn.Module = nn.Module.to(model, _device())
+        self._ends = {"pad": tokenizer.pad_token_id, "eos": tokenizer.eos_token_id}
+        self._batch_tokens = recipe.batch_tokens
+
+    def score(self, examples: Sequence[RankingExample]) -> list[Float32s]:
+        """Return the raw logit of each candidate."""
+        pairs = [
+            pair
+            for example in examples
+            for pair in self._encoder.encode(example.query, example.candidates)
+        ]
+        flat = np.empty(len(pairs), dtype=np.float32)
+        for places in batches(pairs, self._batch_tokens):
+            chunk = [pairs[place] for place in places]
+            with torch.inference_mode():
+                found = score_decoder_pairs(self._model, chunk, rows=len(chunk), **self._ends)
+            flat[places] = found.cpu().numpy()
+        ends = np.cumsum([len(example.candidates) for example in examples])
+        return np.split(flat, ends[:-1])
+
+
+def batches(rows: Sequence[Sized], batch_tokens: int) -> list[list[int]]:
     """Return row numbers in batches of similar length, each at most batch_tokens when padded."""
     order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
     found: list[list[int]] = []

@@ -8,7 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.losses import group_mean, hybrid, margin_mse, ordered_pairs, point_mse
+from training.losses import (
+    IGNORED,
+    group_mean,
+    hybrid,
+    margin_mse,
+    ordered_pairs,
+    pairwise_hinge,
+    point_mse,
+    target_cross_entropy,
+)
 
 
 def row(*values: float) -> Tensor:
@@ -114,3 +123,48 @@ def test_without_pairs_hybrid_is_the_point_term_over_the_candidates() -> None:
 
 def test_group_mean_weighs_groups_alike_whatever_their_size() -> None:
     assert group_mean([row(1).sum(), row(2, 4).sum()]).item() == pytest.approx(3.5)
+
+
+def test_target_cross_entropy_is_the_summed_surprise_of_the_labelled_tokens() -> None:
+    # Two tokens to choose from; places 0 and 1 predict with odds 3:1 and 1:1.
+    logits = torch.tensor([[[math.log(3.0), 0.0], [0.0, 0.0], [9.0, -9.0]]])
+    both = torch.tensor([[IGNORED, 0, 1]])
+    assert target_cross_entropy(logits, both).item() == pytest.approx(
+        -math.log(3 / 4) - math.log(1 / 2)
+    )
+    second = torch.tensor([[IGNORED, IGNORED, 1]])
+    assert target_cross_entropy(logits, second).item() == pytest.approx(math.log(2))
+
+
+def test_target_cross_entropy_without_a_target_is_zero_with_a_gradient() -> None:
+    logits = torch.randn(1, 3, 4, requires_grad=True)
+    loss = target_cross_entropy(logits, torch.full((1, 3), IGNORED))
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert (logits.grad == 0).all()
+
+
+def test_pairwise_hinge_by_hand() -> None:
+    scores = torch.tensor([1.0, 0.95, 2.0])
+    pairs = torch.tensor([[0, 1], [0, 2], [2, 1]])
+    # 0.1 - 0.05 = 0.05; 0.1 + 1 = 1.1; a gap of 1.05 costs nothing.
+    assert pairwise_hinge(scores, pairs).item() == pytest.approx(0.05 + 1.1)
+    assert pairwise_hinge(scores, pairs, tau=2.0).item() == pytest.approx(1.95 + 3.0 + 0.95)
+
+
+def test_pairwise_hinge_pushes_the_better_up_and_the_worse_down() -> None:
+    scores = torch.tensor([0.0, 0.0], requires_grad=True)
+    pairwise_hinge(scores, torch.tensor([[0, 1]])).backward()  # type: ignore[no-untyped-call]
+    assert scores.grad is not None
+    assert scores.grad.tolist() == [-1.0, 1.0]  # a step against the gradient
+
+
+@pytest.mark.parametrize("grades", [[2.0], [1.0, 1.0, 1.0]])
+def test_pairwise_hinge_without_pairs_is_zero_with_a_gradient(grades: list[float]) -> None:
+    scores = torch.zeros(len(grades), requires_grad=True)
+    loss = pairwise_hinge(scores, ordered_pairs(torch.tensor(grades)))
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss.item() == 0
+    assert scores.grad is not None
+    assert scores.grad.tolist() == [0.0] * len(grades)
