@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -51,6 +52,8 @@ class Feed(Protocol):
 
 def start_accelerator(precision: str) -> Accelerator:
     """Return the accelerator of a stage; `accelerate launch` decides on devices and processes."""
+    # accelerate would else refuse a later stage of this process with another precision.
+    AcceleratorState._reset_state()
     # Buffers are constants here, and sending them between two forward calls would spoil a backward.
     parallel = DistributedDataParallelKwargs(broadcast_buffers=False)
     return Accelerator(mixed_precision=precision, kwargs_handlers=[parallel])

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from training.loop import ByStep, schedule, train
+from training.loop import ByStep, Part, schedule, train
 from training.recipe import Optimiser, RecipeError
 from training.state import Progress
 
@@ -143,3 +143,85 @@ def test_the_rate_rises_then_falls_to_nothing() -> None:
 @pytest.mark.parametrize("steps", [1, 7])
 def test_no_step_is_lost_to_the_schedule(steps: int, warmup: float) -> None:
     assert all(0 < schedule(step, steps, warmup) <= 1 for step in range(steps))
+
+
+def fitted(folder: Path, parts: list[float], targets: list[float]) -> float:
+    """Train one weight to several targets, each its own micro-batch, and return it."""
+    model = one_weight()
+
+    def part(target: float, weight: float) -> Part:
+        return lambda student: weight * (student(torch.ones(1, 1)) - target).square().sum()
+
+    train(
+        model,
+        accelerator=Accelerator(),
+        folder=folder,
+        fingerprint="a",
+        settings=Optimiser(learning_rate=0.1, max_grad_norm=100),
+        steps=3,
+        seed=0,
+        save_every=100,
+        evaluate_every=100,
+        feed=ByStep(lambda _: [part(*each) for each in zip(targets, parts, strict=True)]),
+        evaluate=lambda _: {"quality": 0.0},
+        figure="quality",
+        keep=lambda _weights, _row: None,
+    )
+    return next(model.parameters()).item()
+
+
+def test_the_parts_of_a_step_add_up_to_one_batch(tmp_path: Path) -> None:
+    # Three tokens with target 1 and one with target 5, in two micro-batches or in one.
+    parts = fitted(tmp_path / "parts", [3 / 4, 1 / 4], [1.0, 5.0])
+    whole = fitted(tmp_path / "whole", [1 / 4] * 4, [1.0, 1.0, 1.0, 5.0])
+    assert parts == pytest.approx(whole, rel=1e-6)
+
+
+class InfiniteGradient(torch.autograd.Function):
+    """Passes its input on, and an infinite gradient back."""
+
+    @staticmethod
+    def forward(_context: Any, values: Tensor) -> Tensor:
+        return values.clone()
+
+    @staticmethod
+    def backward(_context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return gradient * torch.inf
+
+
+def infinite_loss(student: nn.Module) -> Tensor:
+    found: Tensor = student(torch.ones(1, 1)).sum() + torch.inf
+    return found
+
+
+def infinite_gradient(student: nn.Module) -> Tensor:
+    found: Tensor = InfiniteGradient.apply(student(torch.ones(1, 1)))  # type: ignore[no-untyped-call]
+    return found.sum()
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [(infinite_loss, "the loss is inf"), (infinite_gradient, "the gradient is inf")],
+)
+def test_what_is_not_finite_never_reaches_the_weights(
+    part: Part, message: str, tmp_path: Path
+) -> None:
+    model = one_weight()
+    with pytest.raises(RecipeError, match=message):
+        train(
+            model,
+            accelerator=Accelerator(),
+            folder=tmp_path,
+            fingerprint="a",
+            settings=Optimiser(),
+            steps=1,
+            seed=0,
+            save_every=1,
+            evaluate_every=1,
+            feed=ByStep(lambda _: [part]),
+            evaluate=lambda _: {"quality": 0.0},
+            figure="quality",
+            keep=lambda _weights, _row: None,
+        )
+    assert next(model.parameters()).item() == 0.0
+    assert not (tmp_path / "state").exists()

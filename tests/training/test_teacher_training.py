@@ -1,0 +1,310 @@
+"""A small Mistral through cpt, sft, label and distill; each stage resumed as if never stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+from service.contract.checkpoint import read_card
+from service.contract.template import DECODER_TEMPLATE
+from tests.tiny import tiny_base
+from tests.training.decoders import tiny_mistral, write_clicks, write_nouns_set
+from training.__main__ import main
+from training.cpt import cpt
+from training.data import read_judged, read_labels
+from training.recipe import JudgedSet, RecipeError
+from training.sft import sft
+from training.teacher_recipes import CptRecipe, SftRecipe
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("task")
+    tiny_mistral(folder / "base")
+    write_clicks(folder / "clicks.jsonl", 400)
+    write_clicks(folder / "held.jsonl", 40, seed=1)
+    write_nouns_set(folder, queries=40)
+    return folder
+
+
+def cpt_recipe(base: Path, *, steps: int = 30, **fields: Any) -> dict[str, Any]:
+    lora = fields.pop("lora", None)
+    model = {"base": str(base), "max_length": 48, "max_query_length": 16}
+    return {
+        "name": "cpt",
+        "model": model if lora is None else {**model, "lora": lora},
+        "train": {"kind": "files", "paths": ["clicks.jsonl"]},
+        "validation": {"kind": "files", "paths": ["held.jsonl"]},
+        "steps": steps,
+        "block_rows": 64,
+        "row_tokens": 64,
+        "rows_per_step": 6,
+        "rows_per_call": 3,
+        "evaluate_every": 10,
+        "save_every": 4,
+        "optimiser": {"learning_rate": 3e-3},
+        **fields,
+    }
+
+
+def sft_recipe(base: Path, *, epochs: int = 8, **fields: Any) -> dict[str, Any]:
+    lora = fields.pop("lora", None)
+    model = {"base": str(base), "max_length": 32, "max_query_length": 12}
+    return {
+        "name": "sft",
+        "model": model if lora is None else {**model, "lora": lora},
+        "train": [{"kind": "judged", "path": "nouns", "split": "train"}],
+        "validation": [{"path": "nouns", "split": "val"}],
+        "epochs": epochs,
+        "groups_per_step": 8,
+        "groups_per_call": 4,
+        "evaluate_every": 12,
+        "save_every": 3,
+        "optimiser": {"learning_rate": 2e-3},
+        **fields,
+    }
+
+
+def toml(path: Path, fields: dict[str, Any]) -> Path:
+    """Write a recipe; nested tables inline."""
+
+    def value(found: Any) -> str:
+        if isinstance(found, dict):
+            return "{" + ", ".join(f"{k} = {value(v)}" for k, v in found.items()) + "}"
+        if isinstance(found, list):
+            return "[" + ", ".join(map(value, found)) + "]"
+        return json.dumps(found)
+
+    path.write_text("".join(f"{k} = {value(v)}\n" for k, v in fields.items()), encoding="utf-8")
+    return path
+
+
+def scores_by_hand(checkpoint: Path, task: Path) -> list[list[float]]:
+    """Return the raw logits of the validation queries, a pair at a time, by transformers alone."""
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)  # type: ignore[no-untyped-call]
+    model = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
+
+    def ids(text: str) -> list[int]:
+        found: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return found
+
+    scores = []
+    for example in read_judged(JudgedSet(path="nouns", split="val"), task):
+        row = []
+        for candidate in example.candidates:
+            prompt = [tokenizer.bos_token_id, *ids(example.query), *ids(":")]
+            document = [*ids(candidate.title), *ids(":"), *ids(candidate.summary)]
+            pair = torch.tensor([[*prompt, *document, tokenizer.eos_token_id]])
+            with torch.no_grad():
+                row.append(model(pair).logits.item())
+        scores.append(row)
+    return scores
+
+
+def test_a_small_mistral_becomes_a_teacher_and_teaches_a_student(task: Path) -> None:
+    out = task / "pipeline"
+
+    def stage(name: str, fields: dict[str, Any]) -> Path:
+        recipe = toml(task / f"{fields['name']}.toml", fields)
+        assert main([name, str(recipe), "--data", str(task), "--out", str(out)]) == 0
+        return out / str(fields["name"])
+
+    pretrained = stage("cpt", cpt_recipe(task / "base")) / "checkpoint"
+    facts = json.loads((pretrained / "cpt.json").read_text())
+    losses = [row["held_out_loss"] for row in facts["history"]]
+    assert losses[-1] < losses[0] - 0.3
+    assert facts["read"]["rows"] > 0
+    AutoModelForCausalLM.from_pretrained(pretrained)
+
+    teacher = stage("sft", sft_recipe(pretrained)) / "checkpoint"
+    card = read_card(teacher)
+    assert card.template == DECODER_TEMPLATE
+    assert card.metrics["validation"]["nouns:val"]["ndcg_at_10"][0] > 0.7  # by chance 0.64
+    first, *_, last = card.metrics["history"]
+    assert last["loss"] < first["loss"] / 2
+
+    source = {"kind": "judged", "path": "nouns", "split": "val"}
+    labels = {"name": "labels", "teacher": str(teacher), "teacher_kind": "cross-encoder"}
+    labelled = stage("label", {**labels, "sources": [source]})
+    found = [example.teacher_scores for example in read_labels(labelled)]
+    expected = scores_by_hand(teacher, task)
+    assert np.std(np.concatenate(expected)) > 0.05
+    for left, right in zip(found, expected, strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5)  # type: ignore[arg-type]
+
+    student = stage(
+        "distill",
+        {
+            "name": "student",
+            "student": {"base": str(tiny_base(task / "bert")), "max_length": 48},
+            "train": [{"teacher": "labels", "source": {"kind": "labels", "path": str(labelled)}}],
+            "validation": [{"path": "nouns", "split": "val"}],
+        }
+        | {"student": {"base": str(task / "bert"), "max_length": 48, "max_query_length": 8}},
+    )
+    assert list(read_card(student / "checkpoint").score.teachers) == [str(teacher)]
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_lora_is_merged_into_a_plain_checkpoint_that_scores_as_its_card_says(
+    precision: str, task: Path
+) -> None:
+    recipe = sft_recipe(
+        task / "base", lora={"rank": 8}, precision=precision, epochs=2, gradient_checkpointing=True
+    )
+    model = recipe["model"] | {"gradient_checkpointing": recipe.pop("gradient_checkpointing")}
+    plan = SftRecipe.model_validate(recipe | {"model": model})
+    checkpoint = sft(plan, data=task, out=task / f"lora-{precision}")
+    weights = load_file(checkpoint / "model.safetensors")
+    assert not any("lora" in name for name in weights)
+    assert weights["score.weight"].shape == (1, 64)
+    trained = load_file(checkpoint.parent / "best" / "model.safetensors")
+    assert all("lora_" in name or ".score." in name for name in trained)
+    base = load_file(task / "base" / "model.safetensors")
+    changed = weights["model.layers.0.self_attn.q_proj.weight"].float()
+    assert not torch.equal(changed, base["model.layers.0.self_attn.q_proj.weight"])
+    assert torch.equal(
+        weights["model.norm.weight"].float(), base["model.norm.weight"].to(torch.float32)
+    )
+
+
+def test_an_adapter_is_written_as_peft_reads_it(task: Path) -> None:
+    recipe = SftRecipe.model_validate(
+        sft_recipe(task / "base", lora={"rank": 4, "merge": False}, epochs=1)
+    )
+    checkpoint = sft(recipe, data=task, out=task / "adapter")
+    assert (checkpoint / "adapter_model.safetensors").exists()
+    assert not (checkpoint / "model.safetensors").exists()
+    settings = json.loads((checkpoint / "adapter_config.json").read_text())
+    assert (settings["r"], settings["base_model_name_or_path"]) == (4, str(task / "base"))
+
+
+class Killed(BaseException):
+    """Ends a run in the middle."""
+
+
+Stage = Callable[..., Path]
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 4}])
+@pytest.mark.parametrize("stage", ["cpt", "sft"])
+def test_a_stage_that_was_killed_ends_as_the_uninterrupted_one(
+    stage: str, lora: dict[str, int] | None, task: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import training.loop
+
+    run: Stage = cpt if stage == "cpt" else sft
+    recipe: Any = (
+        CptRecipe.model_validate(cpt_recipe(task / "base", steps=22, lora=lora))
+        if stage == "cpt"
+        else SftRecipe.model_validate(sft_recipe(task / "base", epochs=4, lora=lora))
+    )
+    out = task / f"resume-{stage}-{lora is None}"
+    whole = run(recipe, data=task, out=out / "whole")
+    saved = training.loop.save_state
+    for kill_at in (1, 3):
+        saves = 0
+
+        def dying(*arguments: Any, kill_at: int = kill_at) -> None:
+            nonlocal saves
+            saves += 1
+            if saves > kill_at:
+                raise Killed
+            saved(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(training.loop, "save_state", dying)
+            with pytest.raises(Killed):
+                run(recipe, data=task, out=out / "killed")
+    killed = run(recipe, data=task, out=out / "killed")
+    for part in ("checkpoint", "state", "best"):
+        left, right = whole.parent / part, killed.parent / part
+        assert [path.name for path in sorted(left.iterdir())] == [
+            path.name for path in sorted(right.iterdir())
+        ]
+        for path in left.iterdir():
+            assert path.read_bytes() == (right / path.name).read_bytes(), path.name
+
+
+def test_two_processes_train_as_one_does(task: Path) -> None:
+    """Real DDP over gloo, started by accelerate: the same steps, whatever the share of each."""
+    stages = {
+        "cpt": cpt_recipe(task / "base", steps=4, rows_per_step=5, rows_per_call=2),
+        "sft": sft_recipe(task / "base", epochs=1, groups_per_step=7, groups_per_call=2),
+        "distill": {
+            "name": "distill",
+            "student": {"base": str(tiny_base(task / "bert")), "max_length": 48, "dropout": 0},
+            "rows_per_call": 4,
+            "groups_per_step": 7,
+            "train": [
+                {
+                    "teacher": "grades",
+                    "source": {"kind": "judged", "path": "nouns", "split": "train"},
+                }
+            ],
+            "validation": [{"path": "nouns", "split": "val"}],
+        },
+    }
+    stages["distill"]["student"]["max_query_length"] = 8
+    calls = [
+        [stage, str(toml(task / f"ddp-{stage}.toml", fields)), "--data", str(task), "--out"]
+        for stage, fields in stages.items()
+    ]
+    for call in calls:
+        assert main([*call, str(task / "one")]) == 0
+    script = task / "stages.py"
+    lines = [f"assert main({[*call, str(task / 'two')]!r}) == 0" for call in calls]
+    script.write_text("\n".join(["from training.__main__ import main", *lines]), encoding="utf-8")
+    launch = ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    plain = ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    found = subprocess.run(
+        [sys.executable, "-m", *launch, *plain, str(script)],
+        env={**ENVIRONMENT, "PYTHONPATH": str(Path.cwd())},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert found.returncode == 0, found.stderr[-3000:]
+    for stage in stages:
+        one, two = (task / name / stage / "state" for name in ("one", "two"))
+        states = [json.loads((folder / "state.json").read_text()) for folder in (one, two)]
+        assert states[0]["step"] == states[1]["step"] > 1
+        assert states[0]["position"] == states[1]["position"]
+        for left, right in zip(states[0]["history"], states[1]["history"], strict=True):
+            assert right["loss"] == pytest.approx(left["loss"], rel=1e-4)
+        weights = load_file(two / "model.safetensors")
+        for name, values in load_file(one / "model.safetensors").items():
+            torch.testing.assert_close(weights[name], values, rtol=1e-3, atol=2e-4)
+
+
+def test_a_run_logs_for_tensorboard_where_it_is_wanted(task: Path) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    recipe = SftRecipe.model_validate(sft_recipe(task / "base", epochs=1))
+    checkpoint = sft(recipe, data=task, out=task / "logged", tensorboard=True)
+    log = events.EventAccumulator(str(checkpoint.parent / "logs"))
+    log.Reload()
+    assert [event.step for event in log.Scalars("loss")] == [0, 1, 2, 3]
+    assert {"gradient_norm", "rate_factor", "validation/ndcg_at_10"} <= set(log.Tags()["scalars"])
+
+
+def test_queries_without_two_grades_are_counted_and_refused_where_there_are_no_others(
+    task: Path,
+) -> None:
+    recipe = sft_recipe(task / "base")
+    recipe["train"][0]["qrels"] = "ones.tsv"
+    (task / "nouns" / "ones.tsv").write_text("q1\tq1-0\t1\nq1\tq1-1\t1\n", encoding="utf-8")
+    with pytest.raises(RecipeError, match="no training query has two grades"):
+        sft(SftRecipe.model_validate(recipe), data=task, out=task / "none")
