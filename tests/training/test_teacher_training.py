@@ -266,13 +266,25 @@ def test_two_processes_train_as_one_does(task: Path) -> None:
     for call in calls:
         assert main([*call, str(task / "one")]) == 0
     script = task / "stages.py"
+    head = ["from training.__main__ import main", "from training.loop import start_accelerator"]
+    processes = "assert start_accelerator('no').num_processes == 2"
     lines = [f"assert main({[*call, str(task / 'two')]!r}) == 0" for call in calls]
-    script.write_text("\n".join(["from training.__main__ import main", *lines]), encoding="utf-8")
-    launch = ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
-    plain = ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    script.write_text("\n".join([*head, processes, *lines]), encoding="utf-8")
+    # accelerate starts several processes for GPUs only; what they then run on, the variable says.
+    launch = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    plain = [
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+        "--main_process_port",
+        "0",
+    ]
     found = subprocess.run(
         [sys.executable, "-m", *launch, *plain, str(script)],
-        env={**ENVIRONMENT, "PYTHONPATH": str(Path.cwd())},
+        env={**ENVIRONMENT, "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(Path.cwd())},
         capture_output=True,
         text=True,
         timeout=300,
