@@ -125,7 +125,10 @@ def load_state(
     for key, tensor in load_file(folder / "optimiser.safetensors").items():
         name, slot = key.rsplit("/", 1)
         slots.setdefault(name, {})[slot] = tensor
-    fresh = get_optimizer_state_dict(model, optimiser, options=WHOLE)
+    local = StateDictOptions(
+        ignore_frozen_params=True
+    )  # a gathered one is the first process's only
+    fresh = get_optimizer_state_dict(model, optimiser, options=local)
     whole: dict[str, Any] = {"state": slots, "param_groups": fresh["param_groups"]}
     set_optimizer_state_dict(model, optimiser, whole, options=options)
     return Progress(**fields)

@@ -190,7 +190,7 @@ def test_the_query_is_given_and_the_rest_is_learnt(base: Path) -> None:
 def test_a_model_whose_packed_rows_would_mix_is_refused() -> None:
     config = BloomConfig(vocab_size=16, hidden_size=16, n_layer=1, n_head=2)  # type: ignore[no-untyped-call]
     with pytest.raises(RecipeError, match="packed row see each other"):
-        check_packing(BloomForCausalLM(config), "bloom")  # type: ignore[no-untyped-call]
+        check_packing(BloomForCausalLM(config), "bloom")
 
 
 def test_transformers_pools_the_end_only_with_a_padding_of_its_own(base: Path) -> None:

@@ -185,7 +185,7 @@ class InfiniteGradient(torch.autograd.Function):
         return values.clone()
 
     @staticmethod
-    def backward(_context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(_context: Any, gradient: Tensor) -> Tensor:
         return gradient * torch.inf
 
 

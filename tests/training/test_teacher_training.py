@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
+import random
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,19 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from service.contract.checkpoint import read_card
+from service.contract.metrics import ndcg
 from service.contract.template import DECODER_TEMPLATE
 from tests.tiny import tiny_base
 from tests.training.decoders import tiny_mistral, write_clicks, write_nouns_set
+from tests.training.kill import ENVIRONMENT, contents, kill_after, saved_step
 from training.__main__ import main
-from training.cpt import cpt
 from training.data import read_judged, read_labels
-from training.recipe import JudgedSet, RecipeError
+from training.recipe import JudgedSet, LabelRecipe, RecipeError
 from training.sft import sft
-from training.teacher_recipes import CptRecipe, SftRecipe
+from training.teacher import load_teacher
+from training.teacher_recipes import SftRecipe
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+VALIDATION = {"kind": "judged", "path": "nouns", "split": "val"}
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,11 @@ def sft_recipe(base: Path, *, epochs: int = 8, **fields: Any) -> dict[str, Any]:
         "optimiser": {"learning_rate": 2e-3},
         **fields,
     }
+
+
+def student_of(task: Path) -> dict[str, Any]:
+    base = task / "bert"
+    return {"base": str(tiny_base(base)), "max_length": 48, "max_query_length": 8}
 
 
 def toml(path: Path, fields: dict[str, Any]) -> Path:
@@ -136,9 +142,8 @@ def test_a_small_mistral_becomes_a_teacher_and_teaches_a_student(task: Path) -> 
     first, *_, last = card.metrics["history"]
     assert last["loss"] < first["loss"] / 2
 
-    source = {"kind": "judged", "path": "nouns", "split": "val"}
     labels = {"name": "labels", "teacher": str(teacher), "teacher_kind": "cross-encoder"}
-    labelled = stage("label", {**labels, "sources": [source]})
+    labelled = stage("label", {**labels, "sources": [VALIDATION]})
     found = [example.teacher_scores for example in read_labels(labelled)]
     expected = scores_by_hand(teacher, task)
     assert np.std(np.concatenate(expected)) > 0.05
@@ -149,11 +154,10 @@ def test_a_small_mistral_becomes_a_teacher_and_teaches_a_student(task: Path) -> 
         "distill",
         {
             "name": "student",
-            "student": {"base": str(tiny_base(task / "bert")), "max_length": 48},
+            "student": student_of(task),
             "train": [{"teacher": "labels", "source": {"kind": "labels", "path": str(labelled)}}],
             "validation": [{"path": "nouns", "split": "val"}],
-        }
-        | {"student": {"base": str(task / "bert"), "max_length": 48, "max_query_length": 8}},
+        },
     )
     assert list(read_card(student / "checkpoint").score.teachers) == [str(teacher)]
 
@@ -171,6 +175,21 @@ def test_lora_is_merged_into_a_plain_checkpoint_that_scores_as_its_card_says(
     weights = load_file(checkpoint / "model.safetensors")
     assert not any("lora" in name for name in weights)
     assert weights["score.weight"].shape == (1, 64)
+    labels = LabelRecipe.model_validate(
+        {
+            "name": "labels",
+            "teacher": str(checkpoint),
+            "teacher_kind": "cross-encoder",
+            "sources": [VALIDATION],
+        }
+    )
+    examples = read_judged(JudgedSet(path="nouns", split="val"), task)
+    scores = load_teacher(labels).score(examples)
+    found = [
+        ndcg(row.grades or (), values, 10) for row, values in zip(examples, scores, strict=True)
+    ]
+    figures = read_card(checkpoint).metrics["validation"]["nouns:val"]
+    assert np.mean(found) == pytest.approx(figures["ndcg_at_10"][0], abs=1e-4)
     trained = load_file(checkpoint.parent / "best" / "model.safetensors")
     assert all("lora_" in name or ".score." in name for name in trained)
     base = load_file(task / "base" / "model.safetensors")
@@ -192,51 +211,22 @@ def test_an_adapter_is_written_as_peft_reads_it(task: Path) -> None:
     assert (settings["r"], settings["base_model_name_or_path"]) == (4, str(task / "base"))
 
 
-class Killed(BaseException):
-    """Ends a run in the middle."""
-
-
-Stage = Callable[..., Path]
-
-
-@pytest.mark.parametrize("lora", [None, {"rank": 4}])
 @pytest.mark.parametrize("stage", ["cpt", "sft"])
-def test_a_stage_that_was_killed_ends_as_the_uninterrupted_one(
-    stage: str, lora: dict[str, int] | None, task: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import training.loop
-
-    run: Stage = cpt if stage == "cpt" else sft
-    recipe: Any = (
-        CptRecipe.model_validate(cpt_recipe(task / "base", steps=22, lora=lora))
+def test_a_stage_that_was_killed_ends_as_the_uninterrupted_one(stage: str, task: Path) -> None:
+    fields = (
+        cpt_recipe(task / "base", steps=60)
         if stage == "cpt"
-        else SftRecipe.model_validate(sft_recipe(task / "base", epochs=4, lora=lora))
+        else sft_recipe(task / "base", epochs=16, lora={"rank": 4})
     )
-    out = task / f"resume-{stage}-{lora is None}"
-    whole = run(recipe, data=task, out=out / "whole")
-    saved = training.loop.save_state
-    for kill_at in (1, 3):
-        saves = 0
-
-        def dying(*arguments: Any, kill_at: int = kill_at) -> None:
-            nonlocal saves
-            saves += 1
-            if saves > kill_at:
-                raise Killed
-            saved(*arguments)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(training.loop, "save_state", dying)
-            with pytest.raises(Killed):
-                run(recipe, data=task, out=out / "killed")
-    killed = run(recipe, data=task, out=out / "killed")
+    path = toml(task / f"resume-{stage}.toml", fields)
+    data = ["--data", str(task), "--out"]
+    assert main([stage, str(path), *data, str(task / "whole")]) == 0
+    killed = task / "killed" / stage
+    kill_after(random.randint(3, 20), stage, path, task, killed)
+    assert 3 <= saved_step(killed) < 60
+    assert main([stage, str(path), *data, str(task / "killed")]) == 0
     for part in ("checkpoint", "state", "best"):
-        left, right = whole.parent / part, killed.parent / part
-        assert [path.name for path in sorted(left.iterdir())] == [
-            path.name for path in sorted(right.iterdir())
-        ]
-        for path in left.iterdir():
-            assert path.read_bytes() == (right / path.name).read_bytes(), path.name
+        assert contents(killed / part) == contents(task / "whole" / stage / part)
 
 
 def test_two_processes_train_as_one_does(task: Path) -> None:
@@ -246,7 +236,7 @@ def test_two_processes_train_as_one_does(task: Path) -> None:
         "sft": sft_recipe(task / "base", epochs=1, groups_per_step=7, groups_per_call=2),
         "distill": {
             "name": "distill",
-            "student": {"base": str(tiny_base(task / "bert")), "max_length": 48, "dropout": 0},
+            "student": student_of(task) | {"dropout": 0},
             "rows_per_call": 4,
             "groups_per_step": 7,
             "train": [
@@ -258,7 +248,6 @@ def test_two_processes_train_as_one_does(task: Path) -> None:
             "validation": [{"path": "nouns", "split": "val"}],
         },
     }
-    stages["distill"]["student"]["max_query_length"] = 8
     calls = [
         [stage, str(toml(task / f"ddp-{stage}.toml", fields)), "--data", str(task), "--out"]
         for stage, fields in stages.items()
