@@ -15,6 +15,7 @@ from training.recipe import (
     RecipeError,
     load_recipe,
 )
+from training.teacher_recipes import CptRecipe, SftRecipe
 
 SHIPPED = Path(__file__).parents[2] / "training" / "recipes"
 
@@ -43,8 +44,27 @@ def test_every_shipped_recipe_loads() -> None:
             load_recipe(path, EvaluateRecipe)
         elif path.name.endswith("labels.toml"):
             load_recipe(path, LabelRecipe)
+        elif path.name.endswith("cpt.toml"):
+            load_recipe(path, CptRecipe)
+        elif path.name.endswith("sft.toml"):
+            load_recipe(path, SftRecipe)
         else:
             load_recipe(path, DistillRecipe)
+
+
+def test_the_papers_teacher_is_trained_as_the_paper_says() -> None:
+    teacher = load_recipe(SHIPPED / "paper-sft.toml", SftRecipe)
+    before = load_recipe(SHIPPED / "paper-cpt.toml", CptRecipe)
+    assert (teacher.tau, teacher.model.max_length) == (0.1, 256)
+    assert before.model.base == "mistralai/Mistral-7B-v0.1"
+    assert teacher.model.base == f"runs/{before.name}/checkpoint"
+
+
+def test_a_packed_row_has_to_hold_a_whole_pair(tmp_path: Path) -> None:
+    files = '{ kind = "files", paths = ["a.jsonl"] }'
+    text = f'name = "a"\nsteps = 1\nrow_tokens = 64\ntrain = {files}\nvalidation = {files}\n'
+    with pytest.raises(RecipeError, match=r"row_tokens 64 is under model\.max_length 128"):
+        load_recipe(write(tmp_path, text + '[model]\nbase = "b"\nmax_length = 128\n'), CptRecipe)
 
 
 def test_the_shipped_student_is_trained_on_the_labels_that_ship() -> None:
