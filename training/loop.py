@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
 from service.contract.folder import restore_folder
@@ -140,7 +141,7 @@ def train(
             group["lr"] = rate * factor
         prepared.train()
         loss = _accumulate(prepared, accelerator, feed.parts(step), step)
-        norm = float(accelerator.clip_grad_norm_(prepared.parameters(), settings.max_grad_norm))
+        norm = _clip(prepared, accelerator, settings.max_grad_norm)
         if not math.isfinite(norm):
             raise RecipeError(f"step {step}: the gradient is {norm}; lower the learning rate")
         prepared_optimiser.step()
@@ -202,6 +203,12 @@ def _accumulate(
         mine = torch.tensor(total, device=accelerator.device)
         total = float(accelerator.reduce(mine, reduction="sum"))
     return total
+
+
+def _clip(model: nn.Module, accelerator: Accelerator, most: float) -> float:
+    """Scale the gradients down to a norm of `most` and return the norm they had, of all shards."""
+    norm = accelerator.clip_grad_norm_(model.parameters(), most)
+    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
 
 def _evaluate(
