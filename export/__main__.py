@@ -36,7 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
     except ExportError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except BaseException as error:
+        if not _came_of_ctrl_c(error):
+            raise
         print("stopped; no bundle was written", file=sys.stderr)
         return 130
     manifest = done.bundle.manifest
@@ -49,6 +51,13 @@ def main(arguments: list[str] | None = None) -> int:
     }
     print(json.dumps(report, indent=2))
     return 0
+
+
+def _came_of_ctrl_c(error: BaseException | None) -> bool:
+    """Tell whether an error is Ctrl-C, or what a library made of it on the way."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _parser() -> argparse.ArgumentParser:
