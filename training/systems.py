@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from service.contract.bundle import MANIFEST, Bundle, BundleError, Precision, Relevance
-from service.contract.checkpoint import read_card
+from service.contract.checkpoint import Card, read_card
 from service.contract.encoding import PairEncoder, TokenPair
-from service.contract.template import TEMPLATE
-from service.contract.types import Float32s, RankingExample
+from service.contract.template import DECODER_TEMPLATE, TEMPLATE
+from service.contract.types import Candidate, Float32s, RankingExample
 from training.data import read_labels
 from training.figures import Floats, document_ids
 from training.recipe import RecipeError
 from training.trec import Run, read_run
+
+
+class Encoder(Protocol):
+    """Turns a query and its candidates into token pairs: a student's encoder or a teacher's."""
+
+    def encode(self, query: str, candidates: Sequence[Candidate]) -> list[TokenPair]:
+        """Return one pair per candidate, in order."""
+        ...
+
 
 ScorePairs = Callable[[list[TokenPair]], Float32s]
 
@@ -29,7 +39,7 @@ class Model:
     """
 
     name: str
-    encoder: PairEncoder
+    encoder: Encoder
     score_pairs: ScorePairs
     relevance: Relevance | None
 
@@ -134,11 +144,10 @@ def _checkpoint(folder: Path) -> Model:
     from training.student import score_pairs
 
     card = read_card(folder)
+    if card.template == DECODER_TEMPLATE:
+        return _decoder(folder, card)
     if card.template != TEMPLATE:
-        raise RecipeError(
-            f"{folder} is made for {card.template!r} pairs: let `training label` score the sets "
-            "with it, and give the folder of labels"
-        )
+        raise RecipeError(f"{folder} is made for {card.template!r} pairs, which nobody knows here")
     encoder = PairEncoder.from_file(
         folder / "tokenizer.json",
         max_length=card.max_length,
@@ -151,6 +160,24 @@ def _checkpoint(folder: Path) -> Model:
     def score(pairs: list[TokenPair]) -> Float32s:
         with torch.inference_mode():
             found: Float32s = score_pairs(model, pairs, rows=8).cpu().numpy()
+        return found
+
+    return Model(f"{folder.parent.name} torch", encoder, score, card.score.relevance)
+
+
+def _decoder(folder: Path, card: Card) -> Model:
+    import torch
+
+    from training.decoder import load_scorer, score_decoder_pairs
+
+    model, tokenizer, encoder = load_scorer(folder, card)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    scorer: torch.nn.Module = torch.nn.Module.to(model, device)
+    ends = {"pad": tokenizer.pad_token_id, "eos": tokenizer.eos_token_id}
+
+    def score(pairs: list[TokenPair]) -> Float32s:
+        with torch.inference_mode():
+            found: Float32s = score_decoder_pairs(scorer, pairs, rows=8, **ends).cpu().numpy()
         return found
 
     return Model(f"{folder.parent.name} torch", encoder, score, card.score.relevance)

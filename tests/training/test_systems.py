@@ -87,5 +87,5 @@ def test_a_score_that_is_no_number_is_refused(tmp_path: Path) -> None:
 def test_a_checkpoint_for_other_pairs_is_refused(tmp_path: Path) -> None:
     folder = tiny_checkpoint(tmp_path / "checkpoint")
     (folder / CARD).write_text(Card(template="other-1").model_dump_json(), encoding="utf-8")
-    with pytest.raises(RecipeError, match="is made for 'other-1' pairs: let `training label`"):
+    with pytest.raises(RecipeError, match="is made for 'other-1' pairs, which nobody knows"):
         load_system(folder)

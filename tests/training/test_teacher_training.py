@@ -25,6 +25,7 @@ from training.__main__ import main
 from training.data import read_judged, read_labels
 from training.recipe import JudgedSet, LabelRecipe, RecipeError
 from training.sft import sft
+from training.systems import load_system
 from training.teacher import load_teacher
 from training.teacher_recipes import SftRecipe
 
@@ -149,6 +150,11 @@ def test_a_small_mistral_becomes_a_teacher_and_teaches_a_student(task: Path) -> 
     assert np.std(np.concatenate(expected)) > 0.05
     for left, right in zip(found, expected, strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5)  # type: ignore[arg-type]
+    system = load_system(teacher)
+    for example, row in zip(
+        read_judged(JudgedSet(path="nouns", split="val"), task), expected, strict=True
+    ):
+        np.testing.assert_allclose(system.score(example)[1], row, rtol=1e-4, atol=1e-5)
 
     student = stage(
         "distill",
