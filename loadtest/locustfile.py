@@ -22,6 +22,7 @@ LOG_REQUESTS = 1_000
 
 _bodies: Iterator[str]
 _records: list[tuple[float, float, bool]] = []
+_open: dict[object, float] = {}
 
 
 class Searcher(FastHttpUser):
@@ -33,11 +34,14 @@ class Searcher(FastHttpUser):
     def rank(self) -> None:
         """Ask for the best documents of the next query of the log."""
         headers = {"Content-Type": "application/json"}
+        asked = object()
+        _open[asked] = time.time()
         with self.client.post(
             "/rank", data=next(_bodies), headers=headers, catch_response=True
         ) as response:
             if response.status_code == 200 and not response.json()["results"]:
                 response.failure("a ranking without results")
+        del _open[asked]  # not where locust gave up on the answer
 
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
@@ -50,6 +54,7 @@ def add_options(parser: LocustArgumentParser) -> None:
         help="bundle whose tokenizer's words the generated requests have",
     )
     group.add_argument("--candidates", type=int, default=48, help="documents a request")
+    group.add_argument("--seed", type=int, default=0, help="of the generated requests")
     group.add_argument("--record", default="", help="file for every request's latency, as JSON")
 
 
@@ -60,7 +65,8 @@ def prepare(environment: Environment, **_: Any) -> None:
     options = environment.parsed_options
     assert options is not None  # noqa: S101
     tokenizer = Path(options.bundle) / "tokenizer.json"
-    _bodies = told(query_log(tokenizer, candidates=options.candidates, count=LOG_REQUESTS))
+    log = query_log(tokenizer, candidates=options.candidates, count=LOG_REQUESTS, seed=options.seed)
+    _bodies = told(log)
 
 
 @events.request.add_listener  # type: ignore[untyped-decorator]
@@ -71,7 +77,9 @@ def record(response_time: float, exception: Exception | None, **_: Any) -> None:
 
 @events.quitting.add_listener  # type: ignore[untyped-decorator]
 def keep(environment: Environment, **_: Any) -> None:
-    """Write what was noted."""
+    """Write what was noted, and the requests that nobody answered as failed ones."""
     options = environment.parsed_options
     if options is not None and options.record:
-        Path(options.record).write_text(json.dumps(_records), encoding="utf-8")
+        now = time.time()
+        given_up = [(now, now - began_at, False) for began_at in _open.values()]
+        Path(options.record).write_text(json.dumps(_records + given_up), encoding="utf-8")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable
+from http import HTTPStatus
 from uuid import uuid4
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
@@ -12,8 +14,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from service.api.problems import problem_response
 from service.api.record import SECURITY_HEADERS
 
+log = logging.getLogger(__name__)
+
 MAX_HEAD_BYTES = 65_536
 """Of a request line and its headers; uvicorn's parser has no limit of its own."""
+
+HEAD_END = b"\r\n\r\n"
 
 HEAD_TIMEOUT_S = 30
 """For a connection's first head to come, and for a head that began to end."""
@@ -58,16 +64,18 @@ def bounded_protocol(
 
         def data_received(self, data: bytes) -> None:
             self._unset_keepalive_if_required()
+            if self._is_between_requests():
+                self._await_head()
+            if self._head_timer is not None:
+                self._head_bytes += _head_part(data)
+                if self._head_bytes > MAX_HEAD_BYTES:
+                    message = f"a request's head has at most {MAX_HEAD_BYTES} bytes"
+                    self._refuse(431, "head_too_large", message)
+                    return
             try:
                 self._feed(data)
             except HttpParserError:
-                message = "Invalid HTTP request received."
-                self.logger.warning(message)
-                self.send_400_response(message)
-            if self._head_timer is not None:
-                self._head_bytes += len(data)
-                if self._head_bytes > MAX_HEAD_BYTES:
-                    self.transport.abort()
+                self.send_400_response("Invalid HTTP request received.")
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
@@ -91,11 +99,18 @@ def bounded_protocol(
 
         def send_400_response(self, msg: str) -> None:
             """Answer what is no HTTP as every error is answered, and hang up."""
+            self._refuse(400, "invalid_http", msg)
+
+        def timeout_keep_alive_handler(self) -> None:
+            self.transport.abort()  # a close would wait for a client that never reads its answer
+
+        def _refuse(self, status: int, error_type: str, message: str) -> None:
             request_id = uuid4().hex
+            log.warning(message, extra={"fields": {"request_id": request_id}})
             problem = problem_response(
-                status=400,
-                error_type="invalid_http",
-                detail=msg,
+                status=status,
+                error_type=error_type,
+                detail=message,
                 request_id=request_id,
                 headers={"connection": "close", "x-request-id": request_id},
             )
@@ -103,11 +118,10 @@ def bounded_protocol(
             headers = [*own, *SECURITY_HEADERS, *problem.raw_headers]
             lines = b"".join(b"%b: %b\r\n" % header for header in headers)
             body = bytes(problem.body)
-            self.transport.write(b"HTTP/1.1 400 Bad Request\r\n%b\r\n%b" % (lines, body))
+            line = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()
+            self.transport.write(b"%b%b\r\n%b" % (line, lines, body))
+            self._end_head()
             self.transport.close()
-
-        def timeout_keep_alive_handler(self) -> None:
-            self.transport.abort()  # a close would wait for a client that never reads its answer
 
         def _feed(self, data: bytes) -> None:
             """Parse, and where another protocol is offered, stay with this one.
@@ -134,8 +148,14 @@ def bounded_protocol(
             kept = (header for header in self.headers if header[0] != b"upgrade")
             return line + b"".join(b"%b: %b\r\n" % header for header in kept) + b"\r\n"
 
+        def _is_between_requests(self) -> bool:
+            done = self.cycle and self.cycle.response_complete and not self.cycle.more_body
+            return bool(done) and self._head_timer is None
+
         def _await_head(self) -> None:
-            self._end_head()
+            """Give a head its time and its bytes; one that began keeps what it has used."""
+            if self._head_timer is not None:
+                return
             self._head_bytes = 0
             self._head_timer = self.loop.call_later(head_timeout_s, self.transport.abort)
 
@@ -150,6 +170,12 @@ def bounded_protocol(
                 self._rest_timer = None
 
     return BoundedProtocol
+
+
+def _head_part(data: bytes) -> int:
+    """Return how much of what came while a head was awaited belongs to it."""
+    end = data.find(HEAD_END)
+    return len(data) if end < 0 else end
 
 
 def _first_idle(connections: Iterable[object]) -> asyncio.Transport | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import random
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from rich.console import Console
 
 from loadtest.arguments import add_command, at_least_one
 from loadtest.server import our_service
-from loadtest.users.crowd import crowd
+from loadtest.users.crowd import crowd, require_ready
 from loadtest.users.report import UsersRun, write
 from loadtest.users.slo import Slo, verdicts
 
 MISSED = 1
+MAX_SEED = 1_000_000
 EPILOG = """\
 The exit code is 0 where every threshold of --slo is met, 1 where one is missed, 2 where the test
 could not be run.
@@ -57,6 +59,12 @@ def add_users(commands: Any) -> None:
         help="documents a request; default: %(default)s",
     )
     parser.add_argument(
+        "--seed",
+        type=int,
+        help="of the generated requests; default: another one each time, so that the service's "
+        "caches know none of them",
+    )
+    parser.add_argument(
         "--slo",
         type=Path,
         default=Path(__file__).parents[1] / "slo.toml",
@@ -67,9 +75,11 @@ def add_users(commands: Any) -> None:
 def run(options: argparse.Namespace, command: str, console: Console) -> int:
     """Test, write the report, print the verdicts and return the exit code."""
     slo = Slo.read(options.slo)
+    seed = random.randrange(MAX_SEED) if options.seed is None else options.seed
     with contextlib.ExitStack() as stack:
         if options.url:
             url = options.url.rstrip("/")
+            require_ready(url)
         else:
             console.print(f"users: starting {options.bundle}", highlight=False)
             url = stack.enter_context(our_service(options.bundle)).url
@@ -80,14 +90,15 @@ def run(options: argparse.Namespace, command: str, console: Console) -> int:
             users=options.users,
             seconds=options.seconds,
             candidates=options.candidates,
+            seed=seed,
         )
-    found = tuple(verdicts(slo, requests))
+    found = tuple(verdicts(slo, requests, run_s=options.seconds))
     at = datetime.now(UTC).isoformat(timespec="minutes")
     service = options.url or f"a service started for it with {options.bundle}"
     about = (
         f"`{command}`, {at} UTC",
         f"{options.users} users who read for about a second, {options.candidates} candidates a "
-        f"request, {options.seconds} s, on {service}",
+        f"request, {options.seconds} s, on {service}; --seed {seed}",
     )
     print(write(UsersRun(requests, found, slo, about), options.output))
     for verdict in found:

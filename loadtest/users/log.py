@@ -14,10 +14,12 @@ from service.contract.types import RankingExample
 TOP_K = 10
 
 
-def query_log(tokenizer: Path, *, candidates: int, count: int) -> list[RankingExample]:
+def query_log(
+    tokenizer: Path, *, candidates: int, count: int, seed: int = 0
+) -> list[RankingExample]:
     """Return requests that repeat as a real query log does; equal ones for equal arguments."""
-    distinct = Generator(tokenizer).requests("web", candidates=candidates)
-    return list(itertools.islice(replayed(distinct), count))
+    distinct = Generator(tokenizer, seed=seed).requests("web", candidates=candidates)
+    return list(itertools.islice(replayed(distinct, seed=seed), count))
 
 
 def told(log: Sequence[RankingExample]) -> Iterator[str]:

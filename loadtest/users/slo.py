@@ -66,15 +66,16 @@ class Ended:
     ok: bool
 
 
-def verdicts(slo: Slo, requests: Sequence[Ended]) -> Iterator[Verdict]:
+def verdicts(slo: Slo, requests: Sequence[Ended], *, run_s: float) -> Iterator[Verdict]:
     """Yield a verdict for each threshold; latency has none where nothing was answered.
 
     Args:
         slo: The thresholds.
         requests: All requests of the run, in the order of their ends.
+        run_s: How long it was to last; what came later made it longer.
     """
     latencies_ms = [1000 * request.latency_s for request in requests if request.ok]
-    seconds = requests[-1].at_s + requests[0].latency_s if requests else 0.0
+    seconds = max(run_s, requests[-1].at_s + requests[0].latency_s if requests else 0.0)
     errors = 1 - len(latencies_ms) / len(requests) if requests else 1.0
     for percent, limit in ((50, slo.p50_ms), (99, slo.p99_ms)) if latencies_ms else ():
         found = percentile(latencies_ms, percent)
@@ -87,5 +88,5 @@ def verdicts(slo: Slo, requests: Sequence[Ended]) -> Iterator[Verdict]:
         at_most=True,
         unit=" %",
     )
-    rate = len(latencies_ms) / seconds if seconds else 0.0
+    rate = len(latencies_ms) / seconds
     yield Verdict("requests answered", "users", rate, slo.requests_per_s, unit="/s")

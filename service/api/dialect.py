@@ -80,7 +80,7 @@ class Dialect(Generic[Asked]):
         response: What it expects back; describes what `write` returns.
         ask: Returns what a request asks, one question a query.
         write: Returns the answer's body, ready for JSON.
-        keys: Of a body that is in this dialect, where its path has others too.
+        keys: Of a body that is in this dialect, not null, where its path has others too.
         query: Where a request has its query, for errors.
         documents: Where it has its documents, for errors.
     """

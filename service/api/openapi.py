@@ -136,7 +136,10 @@ def _all_of(*schemas: dict[str, Any]) -> dict[str, Any]:
 
 
 def _any_key(keys: Iterable[str]) -> dict[str, Any]:
-    return {"anyOf": [{"required": [key]} for key in sorted(keys)]}
+    null = {"type": "null"}
+    return {
+        "anyOf": [{"required": [key], "properties": {key: {"not": null}}} for key in sorted(keys)]
+    }
 
 
 def _limit_queries(node: Any, max_chars: int) -> None:

@@ -175,7 +175,8 @@ def _parsed(
         found = from_json(body)
     except ValueError as error:
         raise _no_json(body, f"Invalid JSON: {error}") from None
-    keys = found.keys() if isinstance(found, dict) else ()
+    given = found.items() if isinstance(found, dict) else ()
+    keys = {key for key, value in given if value is not None}
     dialect = next((other for other in others if not other.keys.isdisjoint(keys)), usual)
     return dialect, dialect.request.model_validate(found)
 

@@ -184,7 +184,7 @@ class Admission:
     def _overloaded(self, room: _Room, tokens: int) -> OverloadedError:
         tokens_per_s = self._pace.tokens_per_s
         return OverloadedError(
-            "too much work is waiting to rank this request before its deadline; "
+            "too much work is waiting to be sure to rank this request before its deadline; "
             "try again later, elsewhere, or with a longer deadline_ms",
             retry_after_s=max(room.wait_s, (tokens - room.tokens) / tokens_per_s),
             predicted_wait_s=(room.ahead + tokens) / tokens_per_s,

@@ -39,7 +39,7 @@ def test_bad_threshold_is_named(text: str, message: str, tmp_path: Path) -> None
 
 def test_failed_requests_count_as_errors_and_not_as_fast_ones() -> None:
     requests = ended((0.0, 0.15, True), (0.5, 0.001, False), (0.85, 0.15, True), (0.85, 0.25, True))
-    found = [(v.goal, round(v.found, 3), v.met) for v in verdicts(SLO, requests)]
+    found = [(v.goal, round(v.found, 3), v.met) for v in verdicts(SLO, requests, run_s=0.5)]
     assert found == [
         ("p50 latency", 150, False),
         ("p99 latency", 250, False),
@@ -48,14 +48,21 @@ def test_failed_requests_count_as_errors_and_not_as_fast_ones() -> None:
     ]
 
 
+def test_a_service_that_stopped_answering_has_its_whole_time_counted() -> None:
+    requests = ended((0.0, 0.1, True), (0.9, 0.1, True))
+    (*_, rate) = verdicts(SLO, requests, run_s=10)
+    assert (rate.goal, rate.found) == ("requests answered", 0.2)
+
+
 def test_nothing_is_met_without_an_answer(tmp_path: Path) -> None:
     for requests in ([], ended((0.0, 0.1, False))):
-        found = tuple(verdicts(SLO, requests))
+        found = tuple(verdicts(SLO, requests, run_s=1))
         assert not any(v.met for v in found)
         assert "nan" not in write(UsersRun(requests, found, SLO, ()), tmp_path).read_text()
 
 
 def test_report_names_a_threshold_of_zero_that_is_missed() -> None:
     slo = SLO.model_copy(update={"error_share": 0.0})
-    words = {v.goal: v.words for v in verdicts(slo, ended((0.0, 0.1, False), (1.0, 0.1, True)))}
+    requests = ended((0.0, 0.1, False), (1.0, 0.1, True))
+    words = {v.goal: v.words for v in verdicts(slo, requests, run_s=1)}
     assert words["requests not answered as asked"] == "**missed**"

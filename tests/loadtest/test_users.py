@@ -2,16 +2,22 @@
 
 import itertools
 import json
+import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from loadtest.server import our_service
+from loadtest.users.crowd import crowd
 from loadtest.users.log import query_log, told
+from loadtest.users.slo import Slo, verdicts
 
 ROOT = Path(__file__).parents[2]
+SLO = Slo(p50_ms=1e9, p99_ms=1e9, error_share=0, requests_per_s=0)
 EASY = "p50_ms = 1e9\np99_ms = 1e9\nerror_share = 0.0\nrequests_per_s = 0\n"
 
 
@@ -57,15 +63,32 @@ def test_running_service_that_misses_a_threshold_fails_the_run(
     assert done.stdout.count("missed") == 1
 
 
-def test_service_that_is_gone_fails_the_run(
-    bundle_path: Path, tmp_path: Path, thresholds: Path
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "nonsense"])
+def test_service_that_is_not_there_cannot_be_tested(
+    bundle_path: Path, tmp_path: Path, thresholds: Path, url: str
 ) -> None:
     done = users(
-        *("--url", "http://127.0.0.1:9", "--bundle", bundle_path, "--seconds", "2"),
+        *("--url", url, "--bundle", bundle_path, "--seconds", "2"),
         *("--candidates", "2", "--slo", thresholds, "--output", tmp_path),
     )
-    assert done.returncode == 1, done.stderr
-    assert "requests not answered as asked: 100.00 % (≤ 0 %): missed" in done.stdout
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"loadtest: {url}: ")
+
+
+def test_requests_that_a_stalled_service_never_answers_count_as_failed(bundle_path: Path) -> None:
+    with our_service(bundle_path, "--threads", "1") as server:
+        stall = threading.Timer(4, os.kill, (server.pid, signal.SIGSTOP))
+        stall.start()
+        try:
+            requests = crowd(
+                server.url, tokenizer_of=bundle_path, users=3, seconds=6, candidates=2, stop_s=1
+            )
+        finally:
+            stall.cancel()
+            os.kill(server.pid, signal.SIGCONT)
+    assert sum(not request.ok for request in requests) == 3  # one each; nobody asks again
+    failed = [verdict for verdict in verdicts(SLO, requests, run_s=6) if not verdict.met]
+    assert [verdict.goal for verdict in failed] == ["requests not answered as asked"]
 
 
 def test_bad_thresholds_are_named_in_one_line(tmp_path: Path, thresholds: Path) -> None:
@@ -78,6 +101,8 @@ def test_bad_thresholds_are_named_in_one_line(tmp_path: Path, thresholds: Path) 
 def test_log_repeats_within_a_lap_and_never_across(bundle_path: Path) -> None:
     log = query_log(bundle_path / "tokenizer.json", candidates=2, count=50)
     assert log == query_log(bundle_path / "tokenizer.json", candidates=2, count=50)
+    other = query_log(bundle_path / "tokenizer.json", candidates=2, count=50, seed=1)
+    assert log[0] != other[0]
     bodies = [json.loads(body) for body in itertools.islice(told(log), 150)]
     laps = [[body["query"] for body in bodies[start : start + 50]] for start in (0, 50, 100)]
     assert laps[0] == [example.query for example in log]

@@ -14,7 +14,7 @@ import uvicorn
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from service.connections import bounded_protocol
+from service.connections import MAX_HEAD_BYTES, bounded_protocol
 from tests.service.asking import assert_problem, request
 from tests.service.test_server import TIMEOUT_S, Server, running
 
@@ -58,6 +58,24 @@ def test_a_connection_too_many_takes_the_place_of_an_idle_one(server: Server) ->
 def test_a_head_without_end_breaks_its_connection(server: Server) -> None:
     with connect(server) as connection, pytest.raises(ConnectionError):
         connection.sendall(b"GET / HTTP/1.1\r\nX-Long: " + b"x" * 20_000_000)
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_a_head_over_the_limit_is_431(server: Server, pieces: int) -> None:
+    head = b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Long: ".ljust(MAX_HEAD_BYTES + 10, b"x")
+    with connect(server) as connection:
+        connection.sendall(head[: -10 * (pieces - 1) or None])
+        if pieces == 2:
+            readable, _, _ = select.select([connection], [], [], 0.5)
+            assert not readable
+            connection.sendall(head[-10:])
+        answer = b""
+        while part := connection.recv(65_536):
+            answer += part
+    assert answer.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
+    problem = json.loads(answer.partition(b"\r\n\r\n")[2])
+    assert problem["error_type"] == "head_too_large"
+    assert str(MAX_HEAD_BYTES) in problem["detail"]
 
 
 def test_uploads_beyond_the_bound_are_429_and_give_their_room_back(server: Server) -> None:

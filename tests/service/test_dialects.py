@@ -248,6 +248,16 @@ async def test_voyage_finds_its_data_and_strings(
     assert assert_problem(refused, 422)["errors"][0]["field"] == f"documents[{LONG}]"
 
 
+async def test_keys_that_are_null_choose_no_dialect(client: httpx.AsyncClient) -> None:
+    body = {"query": QUERY, "documents": TEXTS, "top_n": 1}
+    plain = await ask(client, "/v1/rerank", **body)
+    assert len(plain["results"]) == 1
+    nulls = await ask(client, "/v1/rerank", **body, top_k=None, truncation=None)
+    assert nulls["results"] == plain["results"]
+    bare = await ask(client, "/rerank", query=QUERY, documents=TEXTS, texts=None)
+    assert len(bare["results"]) == len(TEXTS)
+
+
 @pytest.mark.parametrize("path", ["/ranking", "/v1/ranking", "/v1/retrieval/a/b-c/reranking"])
 async def test_nim_gets_logits(
     client: httpx.AsyncClient, bundle: Bundle, reference: list[dict[str, Any]], path: str
