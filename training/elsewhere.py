@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from service.contract.types import Float32s, RankingExample
 from service.scorers.remote import RemoteError, RemoteScorer
+from training.lines import finite, read_lines
 from training.recipe import RecipeError, RemoteOptions
 
 
@@ -79,8 +80,8 @@ class ScoresFile:
         """
         self._path = path
         self._scores: dict[tuple[str, str], float] = {}
-        for number, line in _lines(path):
-            self._add(number, line)
+        for where, line in read_lines(path):
+            self._add(where, line)
 
     def score(self, examples: Sequence[RankingExample]) -> list[Float32s]:
         """Return the scores of each example's candidates.
@@ -93,23 +94,16 @@ class ScoresFile:
             for example in examples
         ]
 
-    def _add(self, number: int, line: str) -> None:
-        columns = line.split("\t") if "\t" in line else line.split()
-        try:
-            if len(columns) == 6:
-                query_id, _, document_id, _, score, _ = columns
-            else:
-                query_id, document_id, score = columns
-            value = float(score)
-        except ValueError:
-            raise RecipeError(
-                f"{self._path}:{number}: neither `query id, document id, score` nor a line of a "
-                "TREC run"
-            ) from None
-        if not np.isfinite(value):
-            raise RecipeError(f"{self._path}:{number}: the score {score} is not finite")
+    def _add(self, where: str, line: str) -> None:
+        match line.split("\t") if "\t" in line else line.split():
+            case [query_id, document_id, score] | [query_id, _, document_id, _, score, _]:
+                value = finite(where, "score", score)
+            case _:
+                raise RecipeError(
+                    f"{where}: neither `query id, document id, score` nor a line of a TREC run"
+                )
         if self._scores.setdefault((query_id, document_id), value) != value:
-            raise RecipeError(f"{self._path}:{number}: another score for a pair that has one")
+            raise RecipeError(f"{where}: another score for a pair that has one")
 
     def _of(self, example: RankingExample, document_id: str | None) -> float:
         try:
@@ -136,8 +130,8 @@ class RankingsFile:
         """
         self._path = path
         self._rankings: dict[str, list[str]] = {}
-        for number, line in _lines(path):
-            self._add(number, line)
+        for where, line in read_lines(path):
+            self._add(where, line)
 
     def score(self, examples: Sequence[RankingExample]) -> list[Float32s]:
         """Return the scores of each example's candidates.
@@ -147,7 +141,7 @@ class RankingsFile:
         """
         return [self._of(example) for example in examples]
 
-    def _add(self, number: int, line: str) -> None:
+    def _add(self, where: str, line: str) -> None:
         try:
             row = json.loads(line)
             query_id, ranking = row["query_id"], row["ranking"]
@@ -155,11 +149,9 @@ class RankingsFile:
         except (ValueError, KeyError, TypeError):
             sound = False
         if not sound or len(set(ranking)) < len(ranking):
-            raise RecipeError(
-                f'{self._path}:{number}: not {{"query_id": "…", "ranking": [distinct ids]}}'
-            )
+            raise RecipeError(f'{where}: not {{"query_id": "…", "ranking": [distinct ids]}}')
         if query_id in self._rankings:
-            raise RecipeError(f"{self._path}:{number}: a second ranking for query {query_id!r}")
+            raise RecipeError(f"{where}: a second ranking for query {query_id!r}")
         self._rankings[query_id] = ranking
 
     def _of(self, example: RankingExample) -> Float32s:
@@ -175,13 +167,3 @@ class RankingsFile:
         scores = {name: len(ranking) - place for place, name in enumerate(ranking)}
         values = [scores.get(candidate.id or "", 0) for candidate in example.candidates]
         return np.array(values, dtype=np.float32)
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        with path.open(encoding="utf-8") as stream:
-            for number, line in enumerate(stream, start=1):
-                if line.strip():
-                    yield number, line.rstrip("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: {error}") from None

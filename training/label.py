@@ -164,7 +164,10 @@ def _summary(recipe: LabelRecipe, folder: Path, shards: int) -> dict[str, object
 def _fingerprint(recipe: LabelRecipe, examples: Sequence[RankingExample]) -> str:
     digest = hashlib.sha256(json.dumps(recipe.model_dump(mode="json"), sort_keys=True).encode())
     if recipe.teacher_kind in ("scores", "rankings"):
-        digest.update(Path(recipe.teacher).read_bytes())
+        try:
+            digest.update(Path(recipe.teacher).read_bytes())
+        except OSError as error:
+            raise RecipeError(f"{recipe.teacher}: {error.strerror}") from None
     for example in examples:
         digest.update(repr(example).encode())
     return digest.hexdigest()

@@ -217,8 +217,8 @@ def test_scores_are_read_from_tables_and_runs(text: str, tmp_path: Path) -> None
     ("text", "message"),
     [
         ("q1\ta\t0.5\nq1\tb\n", "scores:2: neither"),
-        ("q1\ta\thigh\n", "scores:1: neither"),
-        ("q1\ta\tnan\n", "scores:1: the score nan is not finite"),
+        ("q1\ta\thigh\n", "scores:1: score 'high' is no finite number"),
+        ("q1\ta\tnan\n", "scores:1: score 'nan' is no finite number"),
         ("q1\ta\t1\nq1\ta\t2\n", "scores:2: another score"),
         ("q1\ta\t1\nq1\tb\t1\n", "no score for query 'q1', document 'c'"),
     ],
