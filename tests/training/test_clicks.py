@@ -41,7 +41,6 @@ def test_files_are_read_from_any_row(name: str, start: int, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("start", [0, 7])
 def test_a_data_set_is_streamed_by_name(start: int, tmp_path: Path) -> None:
-    pytest.importorskip("datasets")
     renamed = [{"q": row["query"], "t": row["title"], "s": row["summary"]} for row in ROWS]
     pq.write_table(pa.Table.from_pylist(renamed), tmp_path / "train.parquet")
     source = ClickDataset(name=str(tmp_path), query="q", title="t", summary="s")
@@ -90,7 +89,6 @@ def test_files_that_are_missing_cut_short_or_of_another_kind_are_named(tmp_path:
         (shard,) = open_clicks(ClickFiles(paths=(name,)), tmp_path)
         with pytest.raises(RecipeError, match=name):
             list(shard.rows(0))
-    pytest.importorskip("datasets")
     (shard,) = open_clicks(ClickDataset(name=str(tmp_path / "absent")), tmp_path)
     with pytest.raises(RecipeError, match="absent"):
         list(shard.rows(0))

@@ -298,7 +298,8 @@ def test_two_processes_train_as_one_does(task: Path) -> None:
 
 
 def test_a_run_logs_for_tensorboard_where_it_is_wanted(task: Path) -> None:
-    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from tensorboard.backend.event_processing import event_accumulator as events
+
     recipe = SftRecipe.model_validate(sft_recipe(task / "base", epochs=1))
     checkpoint = sft(recipe, data=task, out=task / "logged", tensorboard=True)
     log = events.EventAccumulator(str(checkpoint.parent / "logs"))
