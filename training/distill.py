@@ -21,7 +21,7 @@ from service.contract.folder import restore_folder
 from service.contract.types import RankingExample
 from training.checkpoint import Weights, write_checkpoint
 from training.loop import ByStep, Part, start_accelerator, train
-from training.losses import group_mean, hybrid
+from training.losses import group_mean, student_loss
 from training.recipe import DistillRecipe
 from training.student import build_student, pair_encoder, score_pairs
 from training.taught import Group, Lessons, read_taught
@@ -135,7 +135,7 @@ def _group_loss(
     for group in groups:
         teacher = torch.from_numpy(group.query.teacher[group.places]).to(scores.device)  # [G]
         student = scores[start : start + len(teacher)]  # [G]
-        losses.append(hybrid(student, teacher, beta=recipe.beta))
+        losses.append(student_loss(recipe.loss, student, teacher, beta=recipe.beta, tau=recipe.tau))
         start += len(teacher)
     return group_mean(losses)
 

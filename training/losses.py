@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, margin_ranking_loss
 
+from training.recipe import StudentLoss
+
 IGNORED = -100
 """Label of a token that is not learnt."""
 
@@ -102,6 +104,35 @@ def hybrid(student: Tensor, teacher: Tensor, *, beta: float = 0.4) -> Tensor:
     if len(pairs) == 0:
         return 2 * (student - teacher).square().mean()
     return point_mse(student, teacher, pairs) + beta * margin_mse(student, teacher, pairs)
+
+
+def student_loss(
+    name: StudentLoss, student: Tensor, teacher: Tensor, *, beta: float, tau: float
+) -> Tensor:
+    """Return a loss over one query's candidates, by name.
+
+    `hybrid`, its parts `point` and `margin`, `mse` (each candidate once, however many pairs it is
+    in), or `hinge`: the pairs' order alone, as where labels and no teacher are at hand.
+
+    Args:
+        name: Which.
+        student: Scores of one query's candidates, [N].
+        teacher: Standardised scores, or grades, of the same candidates, [N].
+        beta: Weight of the hybrid's margin term.
+        tau: Margin of the hinge.
+    """
+    pairs = ordered_pairs(teacher)
+    match name:
+        case "hybrid":
+            return hybrid(student, teacher, beta=beta)
+        case "point":
+            return hybrid(student, teacher, beta=0.0)
+        case "margin":
+            return margin_mse(student, teacher, pairs)
+        case "mse":
+            return (student - teacher).square().mean()
+        case "hinge":
+            return pairwise_hinge(student, pairs, tau=tau) / max(len(pairs), 1)
 
 
 def group_mean(losses: list[Tensor]) -> Tensor:

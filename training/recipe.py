@@ -26,6 +26,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Part = Literal["train", "val", "test"]
+StudentLoss = Literal["hybrid", "point", "margin", "mse", "hinge"]
 
 
 class RecipeError(Exception):
@@ -160,7 +161,9 @@ class DistillRecipe(_Part):
     train: tuple[TrainSource, ...] = Field(min_length=1)
     validation: tuple[JudgedSet, ...] = Field(min_length=1)
     relevant_from: float = Field(1, description="grade from which `relevance` should say yes")
-    beta: float = Field(0.4, ge=0, description="weight of the margin term, eq. 6")
+    loss: StudentLoss = Field("hybrid", description="see `student_loss`")
+    beta: float = Field(0.4, ge=0, description="weight of hybrid's margin term, eq. 6")
+    tau: Positive = Field(0.1, description="margin of hinge")
     epochs: int = Field(1, ge=1)
     group_size: int = Field(8, ge=2, description="candidates of one query scored together")
     groups_per_step: int = Field(8, ge=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -16,8 +17,10 @@ from training.losses import (
     ordered_pairs,
     pairwise_hinge,
     point_mse,
+    student_loss,
     target_cross_entropy,
 )
+from training.recipe import StudentLoss
 
 
 def row(*values: float) -> Tensor:
@@ -168,3 +171,36 @@ def test_pairwise_hinge_without_pairs_is_zero_with_a_gradient(grades: list[float
     assert loss.item() == 0
     assert scores.grad is not None
     assert scores.grad.tolist() == [0.0] * len(grades)
+
+
+def test_a_students_loss_goes_by_name() -> None:
+    teacher, student = row(2, 0, -1), row(1, 0.5, 0)
+    # As above; hinge gaps 0.5, 1 and 0.5 under a margin of 0.75: 0.25, 0 and 0.25.
+    expected = {
+        "hybrid": 4.5 / 3 + 0.4 * 6.5 / 3,
+        "point": 4.5 / 3,
+        "margin": 6.5 / 3,
+        "mse": 2.25 / 3,
+        "hinge": 0.5 / 3,
+    }
+    assert set(expected) == set(get_args(StudentLoss))
+    for name in get_args(StudentLoss):
+        loss = student_loss(name, student, teacher, beta=0.4, tau=0.75)
+        assert loss.item() == pytest.approx(expected[name]), name
+
+
+@pytest.mark.parametrize("name", get_args(StudentLoss))
+def test_every_loss_is_finite_where_the_teacher_ties_all_or_there_is_one_candidate(
+    name: StudentLoss,
+) -> None:
+    for student, teacher in ((row(1, 2), row(3, 3)), (row(1), row(2))):
+        assert math.isfinite(student_loss(name, student, teacher, beta=0.4, tau=0.1).item())
+
+
+@pytest.mark.parametrize("name", get_args(StudentLoss))
+def test_every_loss_raises_the_better_and_lowers_the_worse(name: StudentLoss) -> None:
+    student = row(-0.5, 0.5).requires_grad_()
+    student_loss(name, student, row(1, -1), beta=0.4, tau=0.1).backward()  # type: ignore[no-untyped-call]
+    assert student.grad is not None
+    better, worse = student.grad.tolist()
+    assert better < 0 < worse
