@@ -249,7 +249,8 @@ def _optimiser(model: nn.Module, settings: Optimiser) -> torch.optim.AdamW:
         [
             {"params": part, "lr": rate, "weight_decay": decay}
             for (rate, decay), part in groups.items()
-        ]
+        ],
+        fused=True,
     )
 
 
