@@ -60,6 +60,16 @@ def test_the_papers_teacher_is_trained_as_the_paper_says() -> None:
     assert teacher.model.base == f"runs/{before.name}/checkpoint"
 
 
+def test_the_papers_student_is_distilled_as_the_paper_says() -> None:
+    student = load_recipe(SHIPPED / "paper-distill.toml", DistillRecipe)
+    labels = load_recipe(SHIPPED / "paper-labels.toml", LabelRecipe)
+    assert (student.loss, student.beta, student.student.max_length) == ("hybrid", 0.4, 256)
+    assert student.student.base == "bert-base-multilingual-cased"
+    assert len(student.student.layers or ()) == 6
+    assert student.train[0].source == Labels(path=Path("runs") / labels.name)
+    assert labels.teacher == "runs/paper-sft/checkpoint"
+
+
 def test_a_packed_row_has_to_hold_a_whole_pair(tmp_path: Path) -> None:
     files = '{ kind = "files", paths = ["a.jsonl"] }'
     text = f'name = "a"\nsteps = 1\nrow_tokens = 64\ntrain = {files}\nvalidation = {files}\n'
