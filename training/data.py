@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from service.contract.template import document_text
-from service.contract.types import Candidate, RankingExample
+from service.contract.types import RankingExample
 from training.corpus import read_corpus
 from training.hashing import stable_hash
 from training.lines import finite, read_rows
-from training.readers.sources import read_jsonl, read_published
+from training.readers.rows import ExamplesFile, iter_parquet
+from training.readers.sources import read_published
 from training.recipe import (
     Examples,
     JudgedSet,
@@ -38,15 +40,28 @@ def read_source(source: Source, data: Path) -> list[RankingExample]:
     Raises:
         RecipeError: A file is missing or a line of it cannot be read.
     """
+    return [*open_source(source, data)]
+
+
+def open_source(source: Source, data: Path) -> Iterable[RankingExample]:
+    """Return the examples of a recipe's source, to be gone through as often as wanted.
+
+    Labels and files of examples are read anew each time, an example in memory at a time; the other
+    sources have to hold their documents.
+
+    Raises:
+        RecipeError: A file is missing or a line of it cannot be read; of what is read later, while
+            it is gone through.
+    """
     match source:
         case JudgedSet():
             return read_judged(source, data)
         case Labels():
-            return read_labels(source.path)
+            return LabelFolder(source.path)
         case Retrieved():
             return retrieve(source, data)
         case Examples():
-            return read_jsonl(source, data)
+            return ExamplesFile(source, data)
         case Published():
             return read_published(source, data)
 
@@ -95,35 +110,51 @@ def read_labels(folder: Path) -> list[RankingExample]:
     Raises:
         RecipeError: The folder is no finished label folder, or has lost or damaged a shard since.
     """
-    import pyarrow.parquet as pq
+    return [*LabelFolder(folder)]
 
-    try:
-        digests = json.loads((folder / "labels.json").read_text(encoding="utf-8"))["shards"]
-    except (OSError, ValueError, KeyError):
-        raise RecipeError(
-            f"{folder}: no finished labels here; run `training label` to its end"
-        ) from None
-    examples = []
-    for name, digest in digests.items():
-        shard = folder / name
-        if not shard.is_file() or sha256_of(shard) != digest:
+
+class LabelFolder:
+    """The examples of a label folder, in the order they were scored; a shard is read at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        """Look at a folder.
+
+        Raises:
+            RecipeError: It is no finished label folder.
+        """
+        self._folder = folder
+        try:
+            self._digests = json.loads((folder / "labels.json").read_text(encoding="utf-8"))[
+                "shards"
+            ]
+        except (OSError, ValueError, KeyError):
             raise RecipeError(
-                f"{shard}: lost or changed since it was written; remove it, and `training label` "
-                "makes it again"
-            )
-        for row in pq.read_table(shard).to_pylist():
-            candidates = tuple(Candidate(**document) for document in row["candidates"])
-            grades = None if row["grades"] is None else tuple(row["grades"])
-            examples.append(
-                RankingExample(
-                    row["query_id"],
-                    row["query"],
-                    candidates,
-                    grades,
-                    tuple(row["teacher_scores"]),
+                f"{folder}: no finished labels here; run `training label` to its end"
+            ) from None
+
+    def __iter__(self) -> Iterator[RankingExample]:
+        """Yield the examples.
+
+        Raises:
+            RecipeError: A shard was lost or damaged since it was written.
+        """
+        for path in self.paths():
+            yield from iter_parquet(path)
+
+    def paths(self) -> Iterator[Path]:
+        """Yield the shards' files, each checked when its turn comes.
+
+        Raises:
+            RecipeError: A shard was lost or damaged since it was written.
+        """
+        for name, digest in self._digests.items():
+            shard = self._folder / name
+            if not shard.is_file() or sha256_of(shard) != digest:
+                raise RecipeError(
+                    f"{shard}: lost or changed since it was written; remove it, and "
+                    "`training label` makes it again"
                 )
-            )
-    return examples
+            yield shard
 
 
 def sha256_of(path: Path) -> str:

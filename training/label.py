@@ -2,49 +2,38 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from service.contract.types import Float32s, RankingExample
-from training.data import read_source, sha256_of
+from training.data import open_source, sha256_of
 from training.elsewhere import RankingsFile, RemoteTeacher, ScoresFile
+from training.label_plan import Plan
 from training.recipe import LabelRecipe, RecipeError
+from training.shards import (
+    Inputs,
+    encode_shard,
+    facts_of,
+    shard_path,
+    together,
+    write_json,
+    write_whole,
+)
 from training.teacher import Teacher, load_teacher
 
-PLAN = "plan.json"
 DONE = "labels.json"
-
-SCHEMA = pa.schema(
-    [
-        ("query_id", pa.string()),
-        ("query", pa.string()),
-        (
-            "candidates",
-            pa.list_(
-                pa.struct([("id", pa.string()), ("title", pa.string()), ("summary", pa.string())])
-            ),
-        ),
-        ("grades", pa.list_(pa.float32())),
-        ("teacher_scores", pa.list_(pa.float32())),
-    ]
-)
 
 
 def label(recipe: LabelRecipe, *, data: Path, out: Path, restart: bool = False) -> Path:
     """Score the recipe's sources with its teacher and return the folder of shards.
 
-    Shards are written aside and renamed, so one that is there is whole; a run that was stopped
-    goes on with the first missing one. `labels.json` appears last.
+    The sources are gone through twice, so that all is known to be readable before anything is
+    scored; files of examples and of labels are never in memory as a whole. Shards are written
+    aside and renamed, so one that is there is whole; a run that was stopped goes on with the
+    missing ones. `labels.json` appears last.
 
     Args:
         recipe: Teacher and sources.
@@ -56,25 +45,33 @@ def label(recipe: LabelRecipe, *, data: Path, out: Path, restart: bool = False) 
         RecipeError: A source or the teacher cannot be used, or the folder holds other labels.
     """
     folder = out / recipe.name
-    examples = [example for source in recipe.sources for example in read_source(source, data)]
-    size = recipe.queries_per_shard
-    shards = [examples[start : start + size] for start in range(0, len(examples), size)]
-    todo = [
-        number for number in range(len(shards)) if restart or not _shard(folder, number).exists()
-    ]
-    if todo:
+    sources = tuple(open_source(source, data) for source in recipe.sources)
+    plan = Plan.of(recipe, sources)
+    if restart or plan.missing(folder):
         teacher = teacher_of(recipe)
     if restart:  # all inputs were read: none can fail any more
         shutil.rmtree(folder, ignore_errors=True)
-    _check_plan(folder, _fingerprint(recipe, examples))
-    with tqdm(total=len(examples), unit="query") as bar:
-        bar.update(len(examples) - sum(len(shards[number]) for number in todo))
-        for number in todo:
-            scores = teacher.score(shards[number])
-            _write_shard(_shard(folder, number), shards[number], scores)
-            bar.update(len(shards[number]))
-    _write_json(folder / DONE, _summary(recipe, folder, len(shards)))
+    plan.check(folder)
+    todo = set(plan.missing(folder))
+    if todo:
+        scored = score_shards(teacher, plan.inputs(sources, todo))
+        with tqdm(total=sum(plan.sizes), unit="query") as bar:
+            bar.update(sum(size for n, size in enumerate(plan.sizes) if n not in todo))
+            for number, content in scored:
+                write_whole(shard_path(folder, number), content)
+                bar.update(plan.sizes[number])
+    write_json(folder / DONE, _summary(recipe, folder, len(plan.digests)))
     return folder
+
+
+def score_shards(teacher: Teacher, shards: Iterable[Inputs]) -> Iterator[tuple[int, bytes]]:
+    """Yield each shard's number and file.
+
+    Raises:
+        RecipeError: The teacher fails, or a score of it is not finite.
+    """
+    for inputs in shards:
+        yield inputs.number, encode_shard(inputs, teacher.score(inputs.examples))
 
 
 def teacher_of(recipe: LabelRecipe) -> Teacher:
@@ -104,83 +101,15 @@ def teacher_name(folder: Path) -> str:
         raise RecipeError(f"{folder}: no finished labels here: {error}") from None
 
 
-def _check_plan(folder: Path, fingerprint: str) -> None:
-    """Write down what the folder is being filled with, or refuse to mix two plans."""
-    folder.mkdir(parents=True, exist_ok=True)
-    plan = folder / PLAN
-    if not plan.exists():
-        _write_json(plan, {"fingerprint": fingerprint})
-    elif json.loads(plan.read_text(encoding="utf-8"))["fingerprint"] != fingerprint:
-        raise RecipeError(
-            f"{folder} holds labels of another recipe or other data; "
-            "give the recipe a new name, or start over with --restart"
-        )
-
-
-def _write_shard(path: Path, examples: Sequence[RankingExample], scores: list[Float32s]) -> None:
-    for example, values in zip(examples, scores, strict=True):
-        if not np.isfinite(values).all():
-            raise RecipeError(f"query {example.query_id!r}: the teacher's scores are not finite")
-    rows = [
-        {
-            "query_id": example.query_id,
-            "query": example.query,
-            "candidates": [asdict(candidate) for candidate in example.candidates],
-            "grades": example.grades,
-            "teacher_scores": values.tolist(),
-        }
-        for example, values in zip(examples, scores, strict=True)
-    ]
-    scratch = path.with_suffix(".tmp")
-    with scratch.open("wb") as stream:
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    scratch.replace(path)
-
-
 def _summary(recipe: LabelRecipe, folder: Path, shards: int) -> dict[str, object]:
-    tables = [
-        pq.read_table(_shard(folder, number), columns=["teacher_scores"])
-        for number in range(shards)
-    ]
-    values = np.concatenate(
-        [np.concatenate(table["teacher_scores"].to_pylist()) for table in tables]
-    )
+    paths = [shard_path(folder, number) for number in range(shards)]
+    whole = together(facts_of(path) for path in paths)
     return {
         "teacher": recipe.teacher,
         "recipe": recipe.model_dump(mode="json"),
-        "queries": sum(table.num_rows for table in tables),
-        "pairs": len(values),
-        "mean": float(values.mean()),
-        "std": float(values.std()),
-        "shards": {
-            _shard(folder, number).name: sha256_of(_shard(folder, number))
-            for number in range(shards)
-        },
+        "queries": whole.queries,
+        "pairs": whole.pairs,
+        "mean": whole.mean,
+        "std": whole.std,
+        "shards": {path.name: sha256_of(path) for path in paths},
     }
-
-
-def _fingerprint(recipe: LabelRecipe, examples: Sequence[RankingExample]) -> str:
-    digest = hashlib.sha256(json.dumps(recipe.model_dump(mode="json"), sort_keys=True).encode())
-    if recipe.teacher_kind in ("scores", "rankings"):
-        try:
-            digest.update(Path(recipe.teacher).read_bytes())
-        except OSError as error:
-            raise RecipeError(f"{recipe.teacher}: {error.strerror}") from None
-    for example in examples:
-        digest.update(repr(example).encode())
-    return digest.hexdigest()
-
-
-def _shard(folder: Path, number: int) -> Path:
-    return folder / f"part-{number:05}.parquet"
-
-
-def _write_json(path: Path, fields: dict[str, object]) -> None:
-    scratch = path.with_suffix(".tmp")
-    with scratch.open("w", encoding="utf-8") as stream:
-        stream.write(json.dumps(fields, indent=2) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    scratch.replace(path)

@@ -74,7 +74,7 @@ class Retrieved(_Part):
 
 
 class Examples(_Part):
-    """A JSON Lines file of `RankingExample`s under `--data`."""
+    """A file of `RankingExample`s under `--data`: `.jsonl`, `.jsonl.gz` or `.parquet`."""
 
     kind: Literal["examples"] = "examples"
     path: str

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,18 +27,34 @@ def read_examples(path: Path) -> list[RankingExample]:
         ValueError: A line is no example; the message names file and line.
         OSError: The file cannot be read.
     """
-    examples = []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            examples.append(_example(json.loads(line.decode("utf-8")), str(number)))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"{path}:{number}: not a ranking example: {error!r}") from None
-    return examples
+    return [*iter_examples(path)]
 
 
-def _example(fields: dict[str, Any], number: str) -> RankingExample:
+def iter_examples(path: Path) -> Iterator[RankingExample]:
+    """Yield the examples of a JSON Lines file, plain or gzipped, one in memory at a time.
+
+    Raises:
+        ValueError: A line is no example; the message names file and line.
+        OSError: The file cannot be read.
+    """
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rb") as stream:
+            for number, line in enumerate(stream, start=1):
+                if line.strip():
+                    yield _of_line(line, path, number)
+    except (EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def example_of(fields: dict[str, Any], number: int) -> RankingExample:
+    """Return the example of a row; its number is its id where it has none.
+
+    Raises:
+        ValueError: It has not one score a candidate, or one that is no number.
+        TypeError: A part is of another kind.
+        KeyError: A part is missing.
+    """
     return RankingExample(
         str(fields.get("query_id", number)),
         str(fields["query"]),
@@ -44,6 +62,13 @@ def _example(fields: dict[str, Any], number: str) -> RankingExample:
         _floats(fields.get("grades")),
         _floats(fields.get("teacher_scores")),
     )
+
+
+def _of_line(line: bytes, path: Path, number: int) -> RankingExample:
+    try:
+        return example_of(json.loads(line.decode("utf-8")), number)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path}:{number}: not a ranking example: {error!r}") from None
 
 
 def _candidate(fields: dict[str, Any]) -> Candidate:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from service.contract.types import Candidate, RankingExample
 from tests.tiny import tiny_checkpoint
 from tests.training.toy import write_toy_set
 from training.__main__ import main
 from training.data import read_judged, read_labels
 from training.label import label, teacher_name
+from training.label_plan import Plan
 from training.recipe import JudgedSet, LabelRecipe, RecipeError, load_recipe
 from training.teacher import load_teacher
 
@@ -82,9 +87,12 @@ def test_the_summary_tells_teacher_and_scale(task: Path, whole: Path) -> None:
     assert teacher_name(whole) == str(task / "teacher")
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes(task: Path, whole: Path) -> None:
-    out = task / "killed"
-    folder = out / "toy-labels"
+def shards_there(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("part-*.parquet")}
+
+
+def kill_with(shards: int, task: Path, out: Path) -> dict[str, int]:
+    """Start labelling, kill it some milliseconds after so many shards; return those and when."""
     process = subprocess.Popen(
         [sys.executable, "-m", "training", *arguments(task, out)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
@@ -93,35 +101,84 @@ def test_a_killed_run_goes_on_to_the_same_bytes(task: Path, whole: Path) -> None
     )
     try:
         deadline = time.monotonic() + 120
-        while len(list(folder.glob("part-*.parquet"))) < 2:
+        while len(shards_there(out / "toy-labels")) < shards:
             assert process.poll() is None, "the run ended before it could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.001)
+        time.sleep(random.uniform(0, 0.005))  # any moment will do: scoring, writing, renaming
     finally:
         process.kill()
         process.wait()
-    (folder / "part-00000.parquet").unlink()
+    return shards_there(out / "toy-labels")
+
+
+def test_a_killed_run_loses_and_repeats_nothing(task: Path, whole: Path) -> None:
+    out = task / "killed"
+    folder = out / "toy-labels"
+    done: dict[str, int] = {}
+    for shards in (1, 3):
+        found = kill_with(shards, task, out)
+        assert done.items() <= found.items()  # written once
+        done = found
+    (folder / "part-00001.parquet").unlink(missing_ok=True)
     (folder / "part-00005.tmp").write_bytes(b"half a shard")
     (folder / "part-00005.parquet").unlink(missing_ok=True)
     (folder / "labels.json").unlink(missing_ok=True)
     assert main(arguments(task, out)) == 0
     assert contents(folder) == contents(whole)
+    kept = {name: written for name, written in done.items() if name[-9] not in "15"}
+    assert kept.items() <= shards_there(folder).items()
+
+
+def copied(source: Path, target: Path) -> Path:
+    """Copy a label folder and return the copy."""
+    target.mkdir()
+    for name, content in contents(source).items():
+        (target / name).write_bytes(content)
+    return target
 
 
 def test_only_missing_shards_are_scored_again(task: Path, whole: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "toy-labels"
-    folder.mkdir()
-    for name, content in contents(whole).items():
-        (folder / name).write_bytes(content)
+    folder = copied(whole, tmp_path / "toy-labels")
     marked = folder / "part-00001.parquet"
-    marked.write_bytes((whole / "part-00002.parquet").read_bytes())
+    table = pq.read_table(marked)
+    zeros = pa.array([[0.0] * 6] * 4, pa.list_(pa.float32()))
+    pq.write_table(table.set_column(4, table.schema.field(4), zeros), marked)
+    before = marked.read_bytes()
     (folder / "part-00003.parquet").unlink()
     recipe = load_recipe(task / "recipe.toml", LabelRecipe)
     label(recipe, data=task, out=tmp_path)
-    assert marked.read_bytes() == (whole / "part-00002.parquet").read_bytes()  # left as it was
+    assert marked.read_bytes() == before  # left as it was
     assert (folder / "part-00003.parquet").read_bytes() == contents(whole)["part-00003.parquet"]
     label(recipe, data=task, out=tmp_path, restart=True)
     assert contents(folder) == contents(whole)
+
+
+@pytest.mark.parametrize("foreign", ["another shard", "no shard"])
+def test_a_shard_of_other_data_is_refused(
+    foreign: str, task: Path, whole: Path, tmp_path: Path
+) -> None:
+    folder = copied(whole, tmp_path / "toy-labels")
+    content = contents(whole)["part-00002.parquet"] if foreign == "another shard" else b"PAR1"
+    (folder / "part-00001.parquet").write_bytes(content)
+    before = contents(folder)
+    message = r"part-00001\.parquet(: no shard of labels| was made from other data)"
+    with pytest.raises(RecipeError, match=message):
+        label(load_recipe(task / "recipe.toml", LabelRecipe), data=task, out=tmp_path)
+    assert contents(folder) == before
+
+
+def test_data_that_changes_while_it_is_labelled_is_noticed() -> None:
+    examples = [RankingExample(str(n), "kettle", (Candidate("a", "", "pot"),)) for n in range(5)]
+    recipe = LabelRecipe.model_validate(
+        {"name": "x", "queries_per_shard": 2, "sources": [{"kind": "judged", "path": "toy"}]}
+    )
+    plan = Plan.of(recipe, (examples[:3], examples[3:]))
+    assert plan.sizes == (2, 2, 1)
+    assert [found.number for found in plan.inputs((examples,), {0, 2})] == [0, 2]
+    for changed in (examples[:4], [*examples, examples[0]], examples[::-1]):
+        with pytest.raises(RecipeError, match="the data changed"):
+            list(plan.inputs((changed,), {0, 1, 2}))
 
 
 def test_unfinished_labels_are_no_labels(task: Path, whole: Path, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ class Tally:
         unknown_queries: Rows left out because the query has no text in the source.
         unknown_documents: Rows left out because the document is not in the collection.
         overlong: Rows kept, of more words than a ranker has tokens for.
+        window: Rows back to which duplicates are found at least; None: all.
     """
 
     source: str
@@ -37,7 +38,9 @@ class Tally:
     unknown_queries: int = 0
     unknown_documents: int = 0
     overlong: int = 0
+    window: int | None = None
     _grades: dict[int, float | None] = field(default_factory=dict)
+    _older: dict[int, float | None] = field(default_factory=dict)
 
     def tidy(self, example: RankingExample) -> RankingExample | None:
         """Return the example with the candidates that count; None where none is left."""
@@ -68,9 +71,12 @@ class Tally:
             return False
         grade = None if example.grades is None else example.grades[place]
         key = stable_hash(f"{query_hash(example.query)} {text}")
-        if key in self._grades:
-            self.repeat(other_grade=grade != self._grades[key])
-            return False
+        for known in (self._grades, self._older):
+            if key in known:
+                self.repeat(other_grade=grade != known[key])
+                return False
+        if len(self._grades) == self.window:
+            self._older, self._grades = self._grades, {}
         self._grades[key] = grade
         self.rows += 1
         self.overlong += len(example.query.split()) + len(text.split()) > LONG_WORDS

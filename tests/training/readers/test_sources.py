@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
+from dataclasses import asdict
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,8 +16,9 @@ from service.contract.examples import write_examples
 from service.contract.types import Candidate, RankingExample
 from tests.training.readers.files import write_lines, write_trec
 from training.__main__ import main
-from training.data import read_source
+from training.data import open_source, read_source
 from training.readers.split import normalised, part_of
+from training.readers.tally import Tally
 from training.recipe import Examples, Part, Published, RecipeError
 
 PARTS: tuple[Part, ...] = ("train", "val", "test")
@@ -97,6 +102,45 @@ def test_teacher_scores_stay_with_their_documents(tmp_path: Path) -> None:
     write_examples(tmp_path / "x.jsonl", [RankingExample("1", "q", candidates, None, (1.0, 2.0))])
     (found,) = read_source(Examples(path="x.jsonl"), tmp_path)
     assert (found.grades, found.teacher_scores) == (None, (2.0,))
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.gz", "x.parquet"])
+def test_a_file_of_examples_can_be_gone_through_again(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [example("1", "kettle", "a", "b"), example("2", "pot", "c")]
+    write_examples(tmp_path / "x.jsonl", rows)
+    if name.endswith(".gz"):
+        (tmp_path / name).write_bytes(gzip.compress((tmp_path / "x.jsonl").read_bytes()))
+    elif name.endswith(".parquet"):
+        table = pa.Table.from_pylist([asdict(row) for row in rows])
+        pq.write_table(table, tmp_path / name)
+    source = open_source(Examples(path=name), tmp_path)
+    assert [*source] == [*source] == rows
+    assert capsys.readouterr().err.count("rows; left out") == 1
+
+
+@pytest.mark.parametrize("name", ["x.jsonl.gz", "x.parquet"])
+def test_a_damaged_file_of_examples_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(gzip.compress(b"{}")[:9] if "gz" in name else b"PAR1")
+    with pytest.raises(RecipeError, match=name):
+        read_source(Examples(path=name), tmp_path)
+
+
+def test_a_parquet_row_that_is_no_example_is_named(tmp_path: Path) -> None:
+    rows = [{"query": "q", "candidates": [{"title": "t"}]}, {"query": "q", "candidates": None}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "x.parquet")
+    with pytest.raises(RecipeError, match=r"x\.parquet: row 2: not a ranking example"):
+        read_source(Examples(path="x.parquet"), tmp_path)
+
+
+def test_far_duplicates_are_found_within_the_window() -> None:
+    tally = Tally("x", window=10)
+    rows = [example(str(n), f"query {n}", "text") for n in range(40)]
+    assert all(tally.tidy(row) for row in rows)
+    assert tally.tidy(rows[30]) is None  # ten rows back
+    assert tally.tidy(rows[5]) is rows[5]  # long forgotten
+    assert (tally.rows, tally.duplicates) == (42, 1)
 
 
 def test_a_malformed_example_is_named_by_file_and_line(tmp_path: Path) -> None:
