@@ -127,6 +127,9 @@ class Student(RecipePart):
     max_length: int = Field(256, ge=8)
     max_query_length: int = Field(64, ge=1)
     dropout: Fraction = 0.1
+    freeze_embeddings: bool = Field(
+        False, description="leave the word vectors as they are: a step is a fifth cheaper on a CPU"
+    )
 
     @model_validator(mode="after")
     def _leaves_room(self) -> Self:
