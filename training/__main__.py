@@ -9,6 +9,7 @@ from typing import Any
 
 from training.commands import add_commands
 from training.recipe import DistillRecipe, EvaluateRecipe, LabelRecipe, RecipeError, load_recipe
+from training.retrieval_recipe import RetrieveRecipe
 from training.teacher_recipes import CptRecipe, SftRecipe
 
 MEASURING = ("evaluate", "compare", "scores", "latency")  # nothing to go on with
@@ -17,6 +18,7 @@ EPILOG = """\
 example:
   python -m training cpt      training/recipes/small-cpt.toml --data DATA
   python -m training sft      training/recipes/small-sft.toml --data DATA
+  python -m training retrieve training/recipes/default-candidates.toml --data DATA
   python -m training label training/recipes/default-labels.toml --data DATA
   python -m training distill training/recipes/default.toml --data DATA
   python -m training evaluate training/recipes/evaluate.toml --data DATA --model models/default
@@ -40,6 +42,13 @@ def main(arguments: list[str] | None = None) -> int:
                 from training.sft import sft
 
                 folder = sft(load_recipe(options.recipe, SftRecipe), **_run(options))
+            case "retrieve":
+                from training.retrieve import retrieve
+
+                found = load_recipe(options.recipe, RetrieveRecipe)
+                folder = retrieve(
+                    found, data=options.data, out=options.out, restart=options.restart
+                )
             case "label":
                 from training.label import label
 
@@ -90,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (
         ("cpt", "continue a language model's pre-training on clicks"),
         ("sft", "fine-tune a language model into a ranking teacher"),
+        ("retrieve", "find candidates for queries that nobody judged"),
         ("label", "score pairs with a teacher into Parquet shards"),
         ("distill", "train a student on teachers' scores"),
         ("evaluate", "nDCG, MRR and PNR of a checkpoint or a bundle"),

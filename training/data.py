@@ -8,12 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
-
 from service.contract.template import document_text
 from service.contract.types import RankingExample
 from training.corpus import read_corpus
-from training.hashing import stable_hash
 from training.lines import finite, read_rows
 from training.readers.rows import ExamplesFile, iter_parquet
 from training.readers.sources import read_published
@@ -26,6 +23,9 @@ from training.recipe import (
     Retrieved,
     Source,
 )
+
+EXAMPLES = "examples.jsonl"
+"""What `training retrieve` writes to its folder."""
 
 Qrels = dict[str, dict[str, float]]
 
@@ -59,7 +59,7 @@ def open_source(source: Source, data: Path) -> Iterable[RankingExample]:
         case Labels():
             return LabelFolder(source.path)
         case Retrieved():
-            return retrieve(source, data)
+            return ExamplesFile(Examples(path=str(source.path.absolute() / EXAMPLES)), data)
         case Examples():
             return ExamplesFile(source, data)
         case Published():
@@ -161,39 +161,6 @@ def sha256_of(path: Path) -> str:
     """Return a file's sha256, in hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def retrieve(source: Retrieved, data: Path) -> list[RankingExample]:
-    """Return each query with BM25's top documents and random ones, drawn by the query's hash."""
-    import bm25s
-
-    queries = sorted(
-        read_queries(data / source.queries).items(), key=lambda row: stable_hash(row[1])
-    )
-    queries = queries[: source.limit]
-    documents = [
-        document
-        for name in source.corpora
-        for document in read_corpus(data / name / "corpus.jsonl.gz").values()
-        if document_text(document).strip()
-    ]
-    if not documents or not queries:
-        raise RecipeError(f"{source.queries}, {source.corpora}: no query or no document with text")
-    index = bm25s.BM25()
-    texts = [document_text(document) for document in documents]
-    index.index(bm25s.tokenize(texts, show_progress=False), show_progress=False)
-    tokens = bm25s.tokenize([text for _, text in queries], show_progress=False)
-    tops, _ = index.retrieve(tokens, k=min(source.top, len(documents)), show_progress=False)
-    examples = []
-    for (query_id, query), top in zip(queries, tops, strict=True):
-        extra = np.random.default_rng(stable_hash(query)).integers(
-            len(documents), size=source.random
-        )
-        chosen = dict.fromkeys([*top.tolist(), *extra.tolist()])
-        examples.append(
-            RankingExample(query_id, query, tuple(documents[place] for place in chosen))
-        )
-    return examples
 
 
 def read_queries(path: Path) -> dict[str, str]:

@@ -83,7 +83,9 @@ def distill(
         write_checkpoint(folder / CHECKPOINT, model, tokenizer, final, held_out, weights=weights)
 
     def keep(weights: Weights, row: dict[str, Any]) -> None:
-        write(weights, card.model_copy(update={"metrics": {"selected_at": row}}))
+        # Frozen weights are the model's own still.
+        whole = {**model.state_dict(), **weights}
+        write(whole, card.model_copy(update={"metrics": {"selected_at": row}}))
 
     fingerprint = _fingerprint(recipe, lessons, held_out)
     if restart and accelerator.is_main_process:  # all inputs were read: none can fail any more

@@ -33,11 +33,13 @@ class RecipeError(Exception):
     """A recipe or an input it names cannot be used; the message says which and why."""
 
 
-class _Part(BaseModel):
+class RecipePart(BaseModel):
+    """A table of a recipe: unknown fields are errors."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class JudgedSet(_Part):
+class JudgedSet(RecipePart):
     """A judged set under `--data`: `corpus.jsonl.gz`, `queries.tsv` and a qrels file.
 
     With `runs`, the candidates are one retriever's top `depth` instead of the judged documents.
@@ -55,25 +57,21 @@ class JudgedSet(_Part):
     drop_textless: bool = True
 
 
-class Labels(_Part):
+class Labels(RecipePart):
     """A folder of Parquet shards written by `training label`."""
 
     kind: Literal["labels"] = "labels"
     path: Path
 
 
-class Retrieved(_Part):
-    """Queries without judgements, each with BM25's top documents and some random ones."""
+class Retrieved(RecipePart):
+    """A folder of unjudged queries with candidates, written by `training retrieve`."""
 
     kind: Literal["retrieved"] = "retrieved"
-    queries: str
-    corpora: tuple[str, ...]
-    top: int = Field(8, ge=1)
-    random: int = Field(2, ge=0)
-    limit: int | None = Field(None, ge=1, description="take this many queries, by query hash")
+    path: Path
 
 
-class Examples(_Part):
+class Examples(RecipePart):
     """A file of `RankingExample`s under `--data`: `.jsonl`, `.jsonl.gz` or `.parquet`."""
 
     kind: Literal["examples"] = "examples"
@@ -81,7 +79,7 @@ class Examples(_Part):
     part: Part | None = Field(None, description="part of the split by query hash; all by default")
 
 
-class Published(_Part):
+class Published(RecipePart):
     """A published data set's own files under `--data`; `training/readers/` says which."""
 
     kind: Literal["published"] = "published"
@@ -99,7 +97,7 @@ Source = Annotated[
 ]
 
 
-class TrainSource(_Part):
+class TrainSource(RecipePart):
     """A source with the teacher whose scores the student learns.
 
     `teacher` is "grades" (the set's own grades are the teacher: an LLM's or people's) or
@@ -119,7 +117,7 @@ class TrainSource(_Part):
         return self
 
 
-class Student(_Part):
+class Student(RecipePart):
     """Where the student's weights come from."""
 
     base: str = PACKAGED_MINILM
@@ -129,6 +127,9 @@ class Student(_Part):
     max_length: int = Field(256, ge=8)
     max_query_length: int = Field(64, ge=1)
     dropout: Fraction = 0.1
+    freeze_embeddings: bool = Field(
+        False, description="leave the word vectors as they are: a step is a fifth cheaper on a CPU"
+    )
 
     @model_validator(mode="after")
     def _leaves_room(self) -> Self:
@@ -142,7 +143,7 @@ class Student(_Part):
         return self
 
 
-class Optimiser(_Part):
+class Optimiser(RecipePart):
     """AdamW with linear warm-up and linear decay to zero."""
 
     learning_rate: Positive = 5e-5
@@ -152,7 +153,7 @@ class Optimiser(_Part):
     max_grad_norm: Positive = 1.0
 
 
-class DistillRecipe(_Part):
+class DistillRecipe(RecipePart):
     """One distillation: teachers' scores into a student (DisRanker section 3.4)."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -174,7 +175,7 @@ class DistillRecipe(_Part):
     save_every: int = Field(100, ge=1, description="steps between resumable states")
 
 
-class RemoteOptions(_Part):
+class RemoteOptions(RecipePart):
     """How a teacher by URL is asked."""
 
     protocol: Literal["disranker", "tei", "vllm"]
@@ -191,7 +192,7 @@ class RemoteOptions(_Part):
 TeacherKind = Literal["bi-encoder", "cross-encoder", "remote", "scores", "rankings"]
 
 
-class LabelRecipe(_Part):
+class LabelRecipe(RecipePart):
     """Scores of a teacher over many pairs.
 
     `teacher` is a checkpoint for the first two kinds, a URL for "remote" (with `[remote]`), and a
@@ -233,7 +234,7 @@ EvaluatedSet = Annotated[
 ]
 
 
-class EvaluateRecipe(_Part):
+class EvaluateRecipe(RecipePart):
     """Judged sets to evaluate a model on."""
 
     sets: tuple[EvaluatedSet, ...] = Field(min_length=1)

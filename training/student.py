@@ -84,6 +84,7 @@ def build_student(
         )
     if spec.layers is not None:
         _keep_layers(model, spec.layers)
+    model.bert.embeddings.word_embeddings.requires_grad_(not spec.freeze_embeddings)
     tokenizer.model_max_length = spec.max_length
     # sentence-transformers then returns raw logits, as the service does, without being told.
     model.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}

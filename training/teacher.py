@@ -42,7 +42,9 @@ def load_teacher(recipe: LabelRecipe) -> Teacher:
     """
     try:
         if recipe.teacher_kind == "bi-encoder":
-            return BiEncoder(recipe)
+            return BiEncoder(
+                recipe.teacher, max_length=recipe.max_length, batch_tokens=recipe.batch_tokens
+            )
         card = read_card(Path(recipe.teacher))
         if card.template == DECODER_TEMPLATE:
             return DecoderTeacher(recipe, card)
@@ -54,12 +56,23 @@ def load_teacher(recipe: LabelRecipe) -> Teacher:
 class BiEncoder:
     """Cosine of mean-pooled embeddings; each distinct text of a call is embedded once."""
 
-    def __init__(self, recipe: LabelRecipe) -> None:
-        base = resolve_base(recipe.teacher)
-        self._tokenizer = AutoTokenizer.from_pretrained(base)  # type: ignore[no-untyped-call]
+    def __init__(self, base: str, *, max_length: int, batch_tokens: int) -> None:
+        """Load a checkpoint.
+
+        Args:
+            base: A folder, a hub name or the packaged MiniLM.
+            max_length: Tokens of a text; longer ones are cut.
+            batch_tokens: Most tokens of a call, padding included.
+
+        Raises:
+            RecipeError: The packaged weights are not there.
+        """
+        path = resolve_base(base)
+        self._tokenizer = AutoTokenizer.from_pretrained(path)  # type: ignore[no-untyped-call]
         self._device = _device()
-        self._model = AutoModel.from_pretrained(base).to(self._device).eval()
-        self._recipe = recipe
+        self._model = AutoModel.from_pretrained(path).to(self._device).eval()
+        self._max_length = max_length
+        self._batch_tokens = batch_tokens
 
     def score(self, examples: Sequence[RankingExample]) -> list[Float32s]:
         """Return the cosine of each candidate with its query, in [-1, 1]."""
@@ -69,7 +82,7 @@ class BiEncoder:
             for candidate in example.candidates
         }
         rows = {text: row for row, text in enumerate(texts)}
-        embeddings = self._embed(list(texts))  # [T, H]
+        embeddings = self.embed(list(texts))  # [T, H]
         scores = []
         for example in examples:
             places = [rows[document_text(candidate)] for candidate in example.candidates]
@@ -77,12 +90,13 @@ class BiEncoder:
             scores.append(cosines.cpu().numpy())
         return scores
 
-    def _embed(self, texts: list[str]) -> Tensor:
+    def embed(self, texts: list[str]) -> Tensor:
+        """Return the texts' normalised embeddings, float32 [T, H]."""
         encoded = self._tokenizer(
-            texts, truncation=True, max_length=self._recipe.max_length, split_special_tokens=True
+            texts, truncation=True, max_length=self._max_length, split_special_tokens=True
         )
         result = torch.empty(len(texts), self._model.config.hidden_size, device=self._device)
-        for places in batches(encoded["input_ids"], self._recipe.batch_tokens):
+        for places in batches(encoded["input_ids"], self._batch_tokens):
             batch = _pad(self._tokenizer, encoded, places, self._device)
             with torch.inference_mode():
                 states = self._model(**batch).last_hidden_state.float()  # [B, L, H]

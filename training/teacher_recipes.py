@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from training.recipe import Fraction, JudgedSet, Labels, Optimiser, Positive, Seed
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from training.recipe import Fraction, JudgedSet, Labels, Optimiser, Positive, RecipePart, Seed
 
 
-class Lora(_Part):
+class Lora(RecipePart):
     """Low-rank adapters on every linear layer; the rest of the model stays as it is."""
 
     rank: int = Field(16, ge=1)
@@ -22,7 +18,7 @@ class Lora(_Part):
     merge: bool = Field(True, description="write plain weights instead of peft's adapter")
 
 
-class Decoder(_Part):
+class Decoder(RecipePart):
     """A causal language model and how it is trained."""
 
     base: str = Field(description="a folder, such as a checkpoint of `training cpt`, or a hub name")
@@ -32,7 +28,7 @@ class Decoder(_Part):
     gradient_checkpointing: bool = False
 
 
-class ClickFiles(_Part):
+class ClickFiles(RecipePart):
     """Rows (query, title, summary) of JSONL, gzipped JSONL or Parquet files, streamed."""
 
     kind: Literal["files"] = "files"
@@ -42,7 +38,7 @@ class ClickFiles(_Part):
     summary: str = "summary"
 
 
-class ClickDataset(_Part):
+class ClickDataset(RecipePart):
     """Rows of a Hugging Face data set, streamed."""
 
     kind: Literal["dataset"] = "dataset"
@@ -54,7 +50,7 @@ class ClickDataset(_Part):
     summary: str = "summary"
 
 
-class ClickJudged(_Part):
+class ClickJudged(RecipePart):
     """A judged set's queries with their documents of good grades, as if these were clicked."""
 
     kind: Literal["judged"] = "judged"
@@ -65,7 +61,7 @@ class ClickJudged(_Part):
 ClickSource = Annotated[ClickFiles | ClickDataset | ClickJudged, Field(discriminator="kind")]
 
 
-class CptRecipe(_Part):
+class CptRecipe(RecipePart):
     """Continued pre-training on what was clicked (DisRanker section 3.2)."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -93,7 +89,7 @@ class CptRecipe(_Part):
         return self
 
 
-class SftRecipe(_Part):
+class SftRecipe(RecipePart):
     """Supervised fine-tuning of a teacher on grades (DisRanker section 3.3)."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import gzip
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from service.contract.types import Candidate, RankingExample
-from tests.training.sets import write_corpus, write_small_set, write_tsv
+from tests.training.sets import write_small_set, write_tsv
 from training.corpus import read_corpus
-from training.data import ideal_grades, read_judged, read_source, retrieve
-from training.hashing import stable_hash
-from training.recipe import JudgedSet, Labels, RecipeError, Retrieved
+from training.data import ideal_grades, read_judged, read_source
+from training.recipe import JudgedSet, Labels, RecipeError
 
 SMALL = JudgedSet(path="small")
 
@@ -166,82 +163,3 @@ def test_unreadable_bytes_are_refused_by_file(name: str, content: bytes, tmp_pat
 def test_labels_that_are_not_finished_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no finished labels here"):
         read_source(Labels(path=tmp_path), tmp_path)
-
-
-TOPICS = ("kettle", "glacier", "violin", "harbour", "pepper")
-
-
-@pytest.fixture
-def corpora(tmp_path: Path) -> Path:
-    """Write two corpora, each with one document a topic, one of it blank, and queries."""
-    for name in ("first", "second"):
-        texts = {f"{topic}-{name}": f"all about the {topic} in {name}" for topic in TOPICS}
-        write_corpus(tmp_path / name, {**texts, "blank": " "})
-    write_tsv(tmp_path / "queries.tsv", *[(f"q{topic}", f"buy a {topic}") for topic in TOPICS])
-    return tmp_path
-
-
-def retrieved(*, top: int = 2, random: int = 0, limit: int | None = None) -> Retrieved:
-    return Retrieved(
-        queries="queries.tsv", corpora=("first", "second"), top=top, random=random, limit=limit
-    )
-
-
-def test_the_documents_that_name_the_topic_are_retrieved(corpora: Path) -> None:
-    found = retrieve(retrieved(), corpora)
-    assert len(found) == len(TOPICS)
-    for example in found:
-        topic = example.query_id[1:]
-        assert set(names(example)) == {f"{topic}-first", f"{topic}-second"}
-        assert example.grades is None
-
-
-def test_random_documents_come_after_the_top_ones_and_no_document_twice(corpora: Path) -> None:
-    tops = {example.query_id: names(example) for example in retrieve(retrieved(), corpora)}
-    extras: set[str | None] = set()
-    for example in retrieve(retrieved(random=4), corpora):
-        found = names(example)
-        assert found[:2] == tops[example.query_id]
-        assert len(found) == len(set(found)) <= 6
-        assert "blank" not in found
-        extras.update(found[2:])
-    assert len(extras) > 4  # drawn for each query anew
-
-
-def test_more_than_there_is_retrieves_all_there_is(corpora: Path) -> None:
-    for example in retrieve(retrieved(top=99), corpora):
-        assert len(example.candidates) == 10
-
-
-def test_a_limit_takes_queries_by_hash_whatever_their_order(corpora: Path) -> None:
-    few = [example.query_id for example in retrieve(retrieved(limit=2), corpora)]
-    assert few == sorted((f"q{t}" for t in TOPICS), key=lambda q: stable_hash(f"buy a {q[1:]}"))[:2]
-    rows = [tuple(row.split("\t")) for row in (corpora / "queries.tsv").read_text().splitlines()]
-    write_tsv(corpora / "queries.tsv", *reversed(rows))
-    assert [example.query_id for example in retrieve(retrieved(limit=2), corpora)] == few
-
-
-def test_the_same_is_drawn_in_another_process(corpora: Path) -> None:
-    program = (
-        "import sys; from pathlib import Path; from training.data import retrieve;"
-        "from training.recipe import Retrieved;"
-        "print(retrieve(Retrieved.model_validate_json(sys.argv[1]), Path(sys.argv[2])))"
-    )
-    source = retrieved(random=3)
-    done = subprocess.run(
-        [sys.executable, "-c", program, source.model_dump_json(), str(corpora)],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    assert done.stdout.strip() == str(retrieve(source, corpora))
-
-
-def test_nothing_to_retrieve_is_refused(corpora: Path) -> None:
-    write_corpus(corpora / "first", {"blank": " "})
-    with pytest.raises(RecipeError, match="no query or no document with text"):
-        retrieve(
-            Retrieved(queries="queries.tsv", corpora=("first",)),
-            corpora,
-        )

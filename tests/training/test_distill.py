@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load, load_file
 from sentence_transformers import CrossEncoder
 
@@ -67,6 +68,21 @@ def test_the_checkpoint_ranks_as_its_card_says_in_sentence_transformers(taught: 
     assert read_examples(checkpoint / VALIDATION) == examples
     # On the teacher's standardised scale a grade of 1 is (1 - 1/6) / sqrt(5/36) = 2.24.
     assert sum(relevant) / len(relevant) == pytest.approx(2.24, abs=0.7)
+
+
+def test_frozen_embeddings_stay_and_are_in_the_checkpoint(tmp_path: Path) -> None:
+    write_toy_set(tmp_path, queries=32)
+    recipe = load_recipe(write_recipe(tmp_path, epochs=1), DistillRecipe)
+    student = recipe.student.model_copy(update={"freeze_embeddings": True})
+    frozen = recipe.model_copy(update={"name": "frozen", "student": student})
+    checkpoint = distill(frozen, data=tmp_path, out=tmp_path / "runs")
+    name = "bert.embeddings.word_embeddings.weight"
+    found = load_file(checkpoint / "model.safetensors")
+    base = load_file(tmp_path / "base" / "model.safetensors")
+    assert torch.equal(found[name], base[name])
+    moved = "bert.encoder.layer.0.output.dense.weight"
+    assert not torch.equal(found[moved], base[moved])
+    assert CrossEncoder(str(checkpoint), device="cpu").predict([("a", "b")]).shape == (1,)
 
 
 def test_the_card_carries_teacher_scale_relevance_and_recipe(taught: Path) -> None:

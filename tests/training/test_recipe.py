@@ -15,6 +15,7 @@ from training.recipe import (
     RecipeError,
     load_recipe,
 )
+from training.retrieval_recipe import RetrieveRecipe
 from training.teacher_recipes import CptRecipe, SftRecipe
 
 SHIPPED = Path(__file__).parents[2] / "training" / "recipes"
@@ -42,6 +43,8 @@ def test_every_shipped_recipe_loads() -> None:
     for path in SHIPPED.glob("*.toml"):
         if path.name.startswith("evaluate"):
             load_recipe(path, EvaluateRecipe)
+        elif path.name.endswith("candidates.toml"):
+            load_recipe(path, RetrieveRecipe)
         elif path.name.endswith("labels.toml"):
             load_recipe(path, LabelRecipe)
         elif path.name.endswith("cpt.toml"):
@@ -126,7 +129,7 @@ MISTAKES = {
     ),
     "grades of retrieved documents": (
         '{ kind = "judged", path = "toy", split = "train" }',
-        '{ kind = "retrieved", queries = "q.tsv", corpora = ["toy"] }',
+        '{ kind = "retrieved", path = "runs/toy" }',
         "train.0",
         "carry no grades",
     ),

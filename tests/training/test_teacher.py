@@ -40,7 +40,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe(checkpoint: Path, kind: str, *, batch_tokens: int = 300) -> LabelRecipe:
-    source = Retrieved(queries="queries.tsv", corpora=("toy",))
+    source = Retrieved(path=Path("none"))
     fields = {"name": "toy", "teacher": str(checkpoint), "teacher_kind": kind, "max_length": 64}
     return LabelRecipe.model_validate({**fields, "sources": [source], "batch_tokens": batch_tokens})
 
