@@ -11,6 +11,9 @@ DECODER_TEMPLATE = "decoder-pair-1"
 """`<s> query : title : summary </s>`, pooled on `</s>`; see `decoder_encoding`."""
 
 
+TEMPLATES = (TEMPLATE, DECODER_TEMPLATE)
+
+
 def document_text(candidate: Candidate) -> str:
     """Return the candidate's text: the non-blank ones of title and summary, joined by a space."""
     return " ".join(part for part in (candidate.title, candidate.summary) if part.strip())
