@@ -24,7 +24,7 @@ from pydantic_core import from_json
 from service.contract.encoder import Encoder, Ends, load_encoder
 from service.contract.errors import first_error
 from service.contract.folder import replaced_folder, restore_folder
-from service.contract.template import TEMPLATES
+from service.contract.template import require_known
 from service.contract.types import Candidate
 
 SCHEMA_VERSION = 2
@@ -277,11 +277,10 @@ def _read_manifest(root: Path) -> Manifest:
         raise BundleError(
             f"{root / MANIFEST}: version is not the fingerprint of its content; it was changed"
         )
-    if manifest.template not in TEMPLATES:
-        known = ", ".join(map(repr, TEMPLATES))
-        raise BundleError(
-            f"{root / MANIFEST}: template is {manifest.template!r}; this program knows {known}"
-        )
+    try:
+        require_known(manifest.template)
+    except ValueError as error:
+        raise BundleError(f"{root / MANIFEST}: {error}") from None
     models = [name for entry in manifest.precisions.values() for name in entry.files]
     needed = {TOKENIZER, GOLDEN, *models}
     if missing := sorted(needed - manifest.files.keys()):

@@ -17,7 +17,7 @@ from service.contract.encoding import (
     Truncation,
     read_tokenizer,
 )
-from service.contract.template import DECODER_TEMPLATE, TEMPLATE, TEMPLATES
+from service.contract.template import TEMPLATE, require_known
 from service.contract.types import Candidate
 
 
@@ -100,12 +100,10 @@ def load_encoder(
         ValueError: The template is unknown, the file is no tokenizer for it, ends are missing, or
             a limit leaves no room.
     """
+    require_known(template)
     limits = {"max_length": max_length, "max_query_length": max_query_length}
     if template == TEMPLATE:
         return PairEncoder.from_file(tokenizer, **limits)
-    if template != DECODER_TEMPLATE:
-        known = ", ".join(map(repr, TEMPLATES))
-        raise ValueError(f"template is {template!r}; this program knows {known}")
     if ends is None:
         raise ValueError(f"ends: {template!r} pairs need the ids of <s>, </s> and the padding")
     return DecoderPairEncoder(read_tokenizer(tokenizer), bos=ends.bos, eos=ends.eos, **limits)

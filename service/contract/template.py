@@ -11,7 +11,12 @@ DECODER_TEMPLATE = "decoder-pair-1"
 """`<s> query : title : summary </s>`, pooled on `</s>`; see `decoder_encoding`."""
 
 
-TEMPLATES = (TEMPLATE, DECODER_TEMPLATE)
+def require_known(template: str) -> None:
+    """Raise ValueError for a template that is neither."""
+    if template not in (TEMPLATE, DECODER_TEMPLATE):
+        raise ValueError(
+            f"template is {template!r}; this program knows {TEMPLATE!r} and {DECODER_TEMPLATE!r}"
+        )
 
 
 def document_text(candidate: Candidate) -> str:

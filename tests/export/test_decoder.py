@@ -16,6 +16,8 @@ from transformers import AutoModelForCausalLM
 from export.__main__ import main
 from export.bundle import export_bundle
 from export.decoder import PaddedScorer
+from export.errors import ExportError
+from export.parity import Gates
 from service.contract.bundle import Bundle
 from service.contract.checkpoint import CARD
 from service.contract.encoder import Ends
@@ -89,6 +91,18 @@ def test_scores_are_transformers_alone_and_padded(
     np.testing.assert_allclose(bundle_scores(done.bundle, examples), expected, atol=1e-4)
     assert done.parity.keys() == {"fp32", "fp32 padded"}
     assert max(parity.max_delta for parity in done.parity.values()) <= 1e-4
+
+
+def test_a_padded_call_that_scores_otherwise_is_seen(teacher: Path, tmp_path: Path) -> None:
+    bundle = export_bundle(teacher, tmp_path / "teacher", name="teacher").bundle
+    example = some_examples(1, 1, 9)[0]
+    pairs = bundle.encoder().encode(example.query, example.candidates)
+    model, ends = bundle.model_path("fp32"), bundle.manifest.ends
+    assert ends is not None
+    right, wrong = (PaddedScorer(model, pad=pad).score(pairs) for pad in (ends.pad, ends.pad - 1))
+    assert np.abs(right - wrong).max() > 0.01
+    with pytest.raises(ExportError, match=r"gates failed: fp32: .*; fp32 padded: max \|Δ\| is "):
+        export_bundle(teacher, tmp_path / "no", name="no", gates={"fp32": Gates(max_delta=-1)})
 
 
 def test_the_manifest_says_how_its_pairs_are_made(
