@@ -44,8 +44,9 @@ def read_decoder(checkpoint: Path) -> tuple[Ends, int | None]:
     from transformers import AutoConfig, AutoTokenizer
 
     try:
-        config = AutoConfig.from_pretrained(checkpoint)
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint)  # type: ignore[no-untyped-call]
+        with quiet():
+            config = AutoConfig.from_pretrained(checkpoint)
+            tokenizer = AutoTokenizer.from_pretrained(checkpoint)  # type: ignore[no-untyped-call]
     except Exception as error:  # transformers, tokenizers and json share no base class
         raise ExportError(f"{checkpoint} is no checkpoint: {error}") from error
     _require_head(checkpoint, config)
