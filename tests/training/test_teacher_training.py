@@ -168,9 +168,9 @@ def test_a_small_mistral_teaches_a_student_and_both_are_served(
         by_torch, system = load_system(checkpoint), load_system(bundle)
         with our_service(bundle, "--threads", "1") as server:
             for example in examples:
-                row = by_torch.score(example)[1]
-                np.testing.assert_allclose(ranked(server.url, example), row, atol=1e-4)
-                np.testing.assert_allclose(system.score(example)[1], row, atol=1e-4)
+                logits = by_torch.score(example)[1]
+                np.testing.assert_allclose(ranked(server.url, example), logits, atol=1e-4)
+                np.testing.assert_allclose(system.score(example)[1], logits, atol=1e-4)
 
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])
