@@ -14,8 +14,9 @@ example:
   python -m export bundle runs/default/checkpoint models/mine --name mine
   python -m service serve --bundle models/mine
 
-CHECKPOINT is a Hugging Face folder of a BERT with one label; one written by
-`python -m training distill` brings its lengths, calibration and parity pairs along.
+CHECKPOINT is a Hugging Face folder of a BERT with one label, or a decoder teacher that
+`python -m training sft` wrote. One written by `training` brings its lengths, calibration and
+parity pairs along.
 """
 
 
@@ -29,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
             options.checkpoint,
             options.bundle,
             name=options.name or options.bundle.name,
-            precisions=tuple(dict.fromkeys(options.precision or ("fp32", "int8"))),
+            precisions=tuple(dict.fromkeys(options.precision or ())),
             examples=options.examples,
             overwrite=options.overwrite,
         )
@@ -73,14 +74,16 @@ def _parser() -> argparse.ArgumentParser:
         help="export, quantise, check and write a bundle",
         description="Export, quantise, hold against the parity gates and write a bundle.",
     )
-    bundle.add_argument("checkpoint", type=Path, help="Hugging Face folder of the student")
+    bundle.add_argument(
+        "checkpoint", type=Path, help="Hugging Face folder of the student or teacher"
+    )
     bundle.add_argument("bundle", type=Path, help="directory to write")
     bundle.add_argument("--name", help="the bundle's name; default: the directory's")
     bundle.add_argument(
         "--precision",
         action="append",
         choices=("fp32", "int8"),
-        help="model to put in, may be repeated; default: both",
+        help="model to put in, may be repeated; default: both, for a decoder fp32, its only one",
     )
     bundle.add_argument(
         "--examples",

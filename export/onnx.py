@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from export.errors import ExportError
+from service.contract.checkpoint import CARD
+from service.contract.template import DECODER_TEMPLATE
 
 
 def read_config(checkpoint: Path) -> dict[str, int]:
@@ -25,7 +27,10 @@ def read_config(checkpoint: Path) -> dict[str, int]:
     except (OSError, ValueError) as error:
         raise ExportError(f"{checkpoint} is no checkpoint: {error}") from None
     if not isinstance(config, dict) or config.get("model_type") != "bert":
-        raise ExportError(f"{checkpoint}: config.json is not that of a BERT")
+        raise ExportError(
+            f"{checkpoint}: config.json is not that of a BERT, nor does {CARD} name the template "
+            f"{DECODER_TEMPLATE!r} of a decoder"
+        )
     labels = len(config.get("id2label", {"0": "", "1": ""}))
     if labels != 1:
         raise ExportError(f"{checkpoint}: the head has {labels} labels; a ranker has 1")

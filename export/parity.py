@@ -12,7 +12,8 @@ from tqdm import tqdm
 from export.errors import ExportError
 from service.contract.agreement import kendall_tau_b, top_overlap
 from service.contract.bundle import Precision
-from service.contract.encoding import PairEncoder, TokenPair
+from service.contract.encoder import Encoder
+from service.contract.encoding import TokenPair
 from service.contract.metrics import ndcg
 from service.contract.types import Float32s, RankingExample
 
@@ -81,12 +82,15 @@ class Parity:
         ]
 
 
-def torch_scores(checkpoint: Path, examples: Sequence[list[TokenPair]]) -> list[Float32s]:
+def torch_scores(
+    checkpoint: Path, examples: Sequence[list[TokenPair]], inputs: Sequence[str]
+) -> list[Float32s]:
     """Return the checkpoint's fp32 scores, each pair in a call of its own at its exact length.
 
     Args:
         checkpoint: A Hugging Face folder with one label.
         examples: Pairs, a list per query.
+        inputs: What the model takes of a pair, by name.
 
     Raises:
         ExportError: The weights cannot be loaded, or a score is not finite.
@@ -106,9 +110,12 @@ def torch_scores(checkpoint: Path, examples: Sequence[list[TokenPair]]) -> list[
 
     def score(pair: TokenPair) -> float:
         ids = torch.from_numpy(pair.input_ids)[None, :]  # [1, L]
-        types = torch.from_numpy(pair.token_type_ids)[None, :]
-        mask = torch.ones_like(ids)
-        return float(model(ids, attention_mask=mask, token_type_ids=types).logits[0, 0])
+        known = {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "token_type_ids": torch.from_numpy(pair.token_type_ids)[None, :],
+        }
+        return float(model(**{name: known[name] for name in inputs}).logits[0, 0])
 
     with torch.inference_mode():
         scores = [
@@ -120,9 +127,7 @@ def torch_scores(checkpoint: Path, examples: Sequence[list[TokenPair]]) -> list[
     return scores
 
 
-def encode_examples(
-    encoder: PairEncoder, examples: Sequence[RankingExample]
-) -> list[list[TokenPair]]:
+def encode_examples(encoder: Encoder, examples: Sequence[RankingExample]) -> list[list[TokenPair]]:
     """Return the pairs of each example."""
     return [encoder.encode(example.query, example.candidates) for example in examples]
 

@@ -59,8 +59,9 @@ class Settings(BaseSettings):
     )
     engine: EngineName | None = Field(
         default=None,
-        description="What runs the model: native, our int8 kernel for x86-64 from AVX2 on; or "
-        "onnx, ONNX Runtime. By default native where it can, which the log and /metrics tell.",
+        description="What runs the model: native, our int8 kernel for BERTs on x86-64 from "
+        "AVX2 on; or onnx, ONNX Runtime. By default native where it can, which the log and "
+        "/metrics tell.",
     )
     threads: int = Field(
         default=0,

@@ -1,16 +1,25 @@
-"""A toy tokenizer, checkpoint and bundle: real formats, random weights, seconds to make."""
+"""Toy tokenizers, checkpoints and bundles: real formats, random weights, seconds to make."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
+    BertTokenizerFast,
+)
 
 from export.bundle import export_bundle
 from export.parity import GATES, Gates
 from service.contract.bundle import Precision
 from service.contract.checkpoint import CARD, Card
+from service.contract.template import DECODER_TEMPLATE
+from tests.training.decoders import trained_tokenizer
 
 LETTERS = [chr(code) for code in range(ord("!"), ord("~") + 1) if not chr(code).isupper()]
 TOY_GATES = {**GATES, "int8": Gates()}  # random weights score nearly alike: int8 reorders them
@@ -68,6 +77,36 @@ def tiny_base(folder: Path, *, layers: int = 2) -> Path:
         initializer_range=0.1,
     )
     BertForSequenceClassification(config).save_pretrained(folder)  # type: ignore[no-untyped-call]
+    return folder
+
+
+def tiny_teacher(folder: Path, *, kind: str = "mistral", seed: int = 0, **config: Any) -> Path:
+    """Write a small decoder as `training sft` does, whose random scores differ widely."""
+    tokenizer = trained_tokenizer()
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    tokenizer.save_pretrained(folder)
+    sizes = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+        "num_labels": 1,
+    }
+    ends = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": tokenizer.pad_token_id}
+    torch.manual_seed(seed)
+    model = AutoModelForSequenceClassification.from_config(  # type: ignore[no-untyped-call]
+        AutoConfig.for_model(kind, **(sizes | ends | config))
+    )
+    with torch.no_grad():  # as in `tiny_checkpoint`
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(5.0)
+    model.save_pretrained(folder)
+    card = Card(template=DECODER_TEMPLATE, max_length=64, max_query_length=12)
+    (folder / CARD).write_text(card.model_dump_json(), encoding="utf-8")
     return folder
 
 

@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from service.contract.bundle import MANIFEST, Bundle, BundleError, Precision, Relevance
 from service.contract.checkpoint import Card, read_card
+from service.contract.encoder import Encoder
 from service.contract.encoding import PairEncoder, TokenPair
 from service.contract.template import DECODER_TEMPLATE, TEMPLATE
-from service.contract.types import Candidate, Float32s, RankingExample
+from service.contract.types import Float32s, RankingExample
 from training.data import read_labels
 from training.figures import Floats, document_ids
 from training.recipe import RecipeError
 from training.trec import Run, read_run
-
-
-class Encoder(Protocol):
-    """Turns a query and its candidates into token pairs: a student's encoder or a teacher's."""
-
-    def encode(self, query: str, candidates: Sequence[Candidate]) -> list[TokenPair]:
-        """Return one pair per candidate, in order."""
-        ...
-
 
 ScorePairs = Callable[[list[TokenPair]], Float32s]
 

@@ -21,10 +21,10 @@ from pydantic import (
 )
 from pydantic_core import from_json
 
-from service.contract.encoding import PairEncoder
+from service.contract.encoder import Encoder, Ends, load_encoder
 from service.contract.errors import first_error
 from service.contract.folder import replaced_folder, restore_folder
-from service.contract.template import TEMPLATE
+from service.contract.template import require_known
 from service.contract.types import Candidate
 
 SCHEMA_VERSION = 2
@@ -58,7 +58,8 @@ class EngineEntry(_Part):
     """One precision on offer.
 
     `file` is the ONNX graph, `weights` the file that it and the native engine read, where the graph
-    does not hold its own. `tolerance` bounds |score - golden score| on any CPU, in logits.
+    does not hold its own; a decoder's never does, since an ONNX file ends at 2 GB. `tolerance`
+    bounds |score - golden score| on any CPU, in logits.
     """
 
     file: str
@@ -99,6 +100,8 @@ class Manifest(_Part):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     version: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
     template: str
+    # Left out where there are none: the bundles of before keep their version.
+    ends: Ends | None = Field(default=None, exclude_if=lambda ends: ends is None)
     max_length: int = Field(ge=8, le=8192)
     max_query_length: int = Field(ge=1, le=8192)
     inputs: tuple[str, ...]
@@ -113,6 +116,20 @@ class Manifest(_Part):
     def preferred_precision(self) -> Precision:
         """The precision used where none is asked for: int8, the fast one, where it is offered."""
         return "int8" if "int8" in self.precisions else "fp32"
+
+    def encoder(self, tokenizer: Path) -> Encoder:
+        """Return the encoder over a `tokenizer.json`.
+
+        Raises:
+            ValueError: The tokenizer is none for the template, or the lengths leave no room.
+        """
+        return load_encoder(
+            tokenizer,
+            self.template,
+            self.ends,
+            max_length=self.max_length,
+            max_query_length=self.max_query_length,
+        )
 
     def fingerprint(self) -> str:
         """Return the sha256 of the canonical JSON of all fields but `version`."""
@@ -183,18 +200,14 @@ class Bundle:
             raise BundleError(f"{self.root}: no {precision} model; it offers {offered}")
         return entry
 
-    def encoder(self) -> PairEncoder:
+    def encoder(self) -> Encoder:
         """Return the bundle's own encoder.
 
         Raises:
-            BundleError: Its tokenizer is none of BERT's type, or its lengths leave no room.
+            BundleError: Its tokenizer is none for its template, or its lengths leave no room.
         """
         try:
-            return PairEncoder.from_file(
-                self.root / TOKENIZER,
-                max_length=self.manifest.max_length,
-                max_query_length=self.manifest.max_query_length,
-            )
+            return self.manifest.encoder(self.root / TOKENIZER)
         except ValueError as error:
             raise BundleError(f"{self.root}: no encoder for {TOKENIZER}: {error}") from None
 
@@ -264,10 +277,10 @@ def _read_manifest(root: Path) -> Manifest:
         raise BundleError(
             f"{root / MANIFEST}: version is not the fingerprint of its content; it was changed"
         )
-    if manifest.template != TEMPLATE:
-        raise BundleError(
-            f"{root / MANIFEST}: template is {manifest.template!r}; this program knows {TEMPLATE!r}"
-        )
+    try:
+        require_known(manifest.template)
+    except ValueError as error:
+        raise BundleError(f"{root / MANIFEST}: {error}") from None
     models = [name for entry in manifest.precisions.values() for name in entry.files]
     needed = {TOKENIZER, GOLDEN, *models}
     if missing := sorted(needed - manifest.files.keys()):

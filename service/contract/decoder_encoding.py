@@ -23,6 +23,7 @@ class DecoderPairEncoder:
     or summary is left out with its separator. Special tokens written in a text are plain text.
 
     Attributes:
+        frame_tokens: `<s>`, the separator after the query, and `</s>`.
         fingerprint: Equal for encoders that give every document the same ids, 32 bytes.
         largest_id: The vocabulary's largest id.
     """
@@ -58,17 +59,24 @@ class DecoderPairEncoder:
             raise ValueError(f"the tokenizer has no token for {SEPARATOR!r}")
         self._bos = np.array([] if bos is None else [bos], dtype=np.int32)
         self._eos = np.array([eos], dtype=np.int32)
-        self._frame = len(self._bos) + len(self._separator) + 1
-        if max_query_length < 1 or max_length < max_query_length + self._frame + 1:
+        self.frame_tokens = len(self._bos) + len(self._separator) + 1
+        if max_query_length < 1 or max_length < max_query_length + self.frame_tokens + 1:
             raise ValueError(
                 f"max_length {max_length} leaves no room for a document beside "
-                f"max_query_length {max_query_length} and {self._frame} framing tokens"
+                f"max_query_length {max_query_length} and {self.frame_tokens} framing tokens"
             )
         self.max_length = max_length
         self.max_query_length = max_query_length
         frame = f"decoder {max_length} {bos} {eos} {definition}"
         self.fingerprint = hashlib.sha256(frame.encode()).digest()
         self.largest_id = max(self._tokenizer.get_vocab(with_added_tokens=True).values())
+
+    def document_key(self, candidate: Candidate) -> str:
+        """Return a text that only candidates with the same ids have.
+
+        Where the title ends, unlike with BERT, makes a difference: a separator stands there.
+        """
+        return f"{len(candidate.title)}:{candidate.title}{candidate.summary}"
 
     def encode_query(self, query: str) -> TokenIds:
         """Return the query's ids, at most `max_query_length`, unframed, [q]."""
@@ -78,7 +86,7 @@ class DecoderPairEncoder:
         self, candidates: Sequence[Candidate], *, keep_end: bool = False
     ) -> list[TokenIds]:
         """Return each candidate's ids, `title : summary`, cut to what any pair can use."""
-        room = self.max_length - self._frame
+        room = self.max_length - self.frame_tokens
         kept = slice(-room, None) if keep_end else slice(room)
         return [ids[kept] for ids in self.encode_whole(candidates)]
 
@@ -108,7 +116,7 @@ class DecoderPairEncoder:
 
         The pair's first segment is `<s> q :`, the prompt of continued pre-training.
         """
-        room = self.longest(truncation) - self._frame
+        room = self.longest(truncation) - self.frame_tokens
         query = query_ids[:room]
         kept = min(len(document_ids), room - len(query))
         if truncation.max_document_tokens is not None:
@@ -120,14 +128,15 @@ class DecoderPairEncoder:
         return TokenPair(ids, sum(len(part) for part in prompt))
 
     def longest(self, truncation: Truncation) -> int:
-        """Return the tokens of the longest pair."""
-        return min(self.max_length, truncation.max_pair_tokens or self.max_length)
+        """Return the tokens of the longest pair; what a request asks for leaves room for a text."""
+        asked = truncation.max_pair_tokens or self.max_length
+        return min(self.max_length, max(asked, self.frame_tokens + 1))
 
     def is_cut(self, query_ids: TokenIds, document_ids: TokenIds) -> bool:
         """Return whether the pair of these whole ids would lose some of them."""
         return (
             len(query_ids) > self.max_query_length
-            or len(query_ids) + len(document_ids) + self._frame > self.max_length
+            or len(query_ids) + len(document_ids) + self.frame_tokens > self.max_length
         )
 
     def encode(self, query: str, candidates: Sequence[Candidate]) -> list[TokenPair]:

@@ -75,7 +75,11 @@ class PairEncoder:
     Attributes:
         fingerprint: Equal for encoders that give every document the same ids, 32 bytes.
         largest_id: The vocabulary's largest id.
+        document_key: A text that only candidates with the same ids have.
     """
+
+    frame_tokens = SPECIALS
+    document_key = staticmethod(document_text)
 
     def __init__(
         self, tokenizer: Tokenizer, *, max_length: int = 256, max_query_length: int = 64
@@ -122,11 +126,7 @@ class PairEncoder:
         Raises:
             ValueError: The file is no BERT-type tokenizer, or a limit leaves no room.
         """
-        try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises no narrower class
-            raise ValueError(f"{path} is no tokenizer: {error}") from error
-        return cls(tokenizer, max_length=max_length, max_query_length=max_query_length)
+        return cls(read_tokenizer(path), max_length=max_length, max_query_length=max_query_length)
 
     def encode_query(self, query: str) -> TokenIds:
         """Return the query's ids, at most `max_query_length`, without special tokens, [q]."""
@@ -178,3 +178,15 @@ class PairEncoder:
         """Return one pair per candidate, in order."""
         query_ids = self.encode_query(query)
         return [self.splice(query_ids, ids) for ids in self.encode_documents(candidates)]
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """Return the tokenizer of a `tokenizer.json`.
+
+    Raises:
+        ValueError: The file is none.
+    """
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises no narrower class
+        raise ValueError(f"{path} is no tokenizer: {error}") from error

@@ -14,8 +14,8 @@ from typing import Protocol
 
 import numpy as np
 
-from service.contract.encoding import PairEncoder, TokenIds, TokenPair
-from service.contract.template import document_text
+from service.contract.encoder import Encoder
+from service.contract.encoding import TokenIds, TokenPair
 from service.contract.types import Candidate, Scores
 from service.ranking.admission import Ticket
 from service.ranking.lru import KEY_BYTES, Lru
@@ -57,9 +57,7 @@ class DocumentTokenCache:
         self._lock = Lock()
         self._hits = self._misses = self._shared = 0
 
-    def encode_documents(
-        self, encoder: PairEncoder, candidates: Sequence[Candidate]
-    ) -> list[TokenIds]:
+    def encode_documents(self, encoder: Encoder, candidates: Sequence[Candidate]) -> list[TokenIds]:
         """Return what `encoder.encode_documents` returns, tokenising each unknown text once."""
         if not self._stored.max_bytes:
             return encoder.encode_documents(candidates)
@@ -82,7 +80,7 @@ class DocumentTokenCache:
         known = {key: _ids(encoder, ids) for key, ids in found.items()}
         return [known[key] if key in known else new[key] for key in keys]
 
-    def peek(self, encoder: PairEncoder, candidate: Candidate) -> TokenIds | None:
+    def peek(self, encoder: Encoder, candidate: Candidate) -> TokenIds | None:
         """Return a document's ids where they are stored; neither counted nor a use."""
         if not self._stored.max_bytes:
             return None
@@ -100,21 +98,21 @@ class DocumentTokenCache:
         with self._lock:
             return self._stored.clear()
 
-    def _keys(self, encoder: PairEncoder, candidates: Iterable[Candidate]) -> list[bytes]:
+    def _keys(self, encoder: Encoder, candidates: Iterable[Candidate]) -> list[bytes]:
         empty = blake2b(digest_size=KEY_BYTES, key=encoder.fingerprint, salt=self._salt)
         keys = []
         for candidate in candidates:
             hashed = empty.copy()
-            hashed.update(document_text(candidate).encode())
+            hashed.update(encoder.document_key(candidate).encode())
             keys.append(hashed.digest())
         return keys
 
 
-def _dtype(encoder: PairEncoder) -> type[np.uint16] | type[np.int32]:
+def _dtype(encoder: Encoder) -> type[np.uint16] | type[np.int32]:
     return np.uint16 if encoder.largest_id < 1 << 16 else np.int32
 
 
-def _ids(encoder: PairEncoder, stored: bytes) -> TokenIds:
+def _ids(encoder: Encoder, stored: bytes) -> TokenIds:
     return np.frombuffer(stored, _dtype(encoder)).astype(np.int32)
 
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from service.contract.encoding import SPECIALS
 from service.contract.types import Candidate
 
 BYTES_PER_TOKEN = 4
@@ -38,7 +37,12 @@ NOTHING = Cost(0, 0)
 
 
 def cost_of_bytes(
-    query: str, candidates: Sequence[Candidate], *, max_length: int, max_query_length: int
+    query: str,
+    candidates: Sequence[Candidate],
+    *,
+    max_length: int,
+    max_query_length: int,
+    frame_tokens: int,
 ) -> Cost:
     """Return a request's cost, judged by its bytes.
 
@@ -47,6 +51,7 @@ def cost_of_bytes(
         candidates: The documents.
         max_length: Tokens of the longest pair.
         max_query_length: Tokens kept of a query.
+        frame_tokens: Tokens of a pair beside its texts'.
     """
     query_bytes = len(query.encode())
     query_tokens = min(max_query_length, tokens_of(query_bytes))
@@ -54,7 +59,7 @@ def cost_of_bytes(
     for candidate in candidates:
         size = document_bytes(candidate)
         total_bytes += size
-        tokens = min(max_length, query_tokens + tokens_of(size) + SPECIALS)
+        tokens = min(max_length, query_tokens + tokens_of(size) + frame_tokens)
         total_tokens += tokens
         longest = max(longest, tokens)
     return Cost(total_tokens + total_bytes // BYTES_TOKENISED_PER_TOKEN, longest)

@@ -11,14 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
-from service.contract.encoding import (
-    AS_FITS,
-    SPECIALS,
-    PairEncoder,
-    TokenIds,
-    TokenPair,
-    Truncation,
-)
+from service.contract.encoder import Encoder
+from service.contract.encoding import AS_FITS, TokenIds, TokenPair, Truncation
 from service.contract.types import Candidate, Scores
 from service.ranking.admission import Ticket
 from service.ranking.caches import DocumentTokenCache, Queue, ScoreCache
@@ -76,7 +70,7 @@ class LocalLane:
 
     def __init__(
         self,
-        encoder: PairEncoder,
+        encoder: Encoder,
         queue: Queue,
         *,
         model: str,
@@ -118,6 +112,7 @@ class LocalLane:
             candidates,
             max_length=self._encoder.longest(truncation),
             max_query_length=self._encoder.max_query_length,
+            frame_tokens=self._encoder.frame_tokens,
         )
         if fits(by_bytes):
             return by_bytes
@@ -135,8 +130,8 @@ class LocalLane:
         ids = None if truncation.keep_end else self._tokens.peek(self._encoder, candidate)
         if ids is None:
             size = document_bytes(candidate)
-            longest = self._encoder.longest(truncation)
-            tokens = min(longest, len(query_ids) + tokens_of(size) + SPECIALS)
+            longest, frame = self._encoder.longest(truncation), self._encoder.frame_tokens
+            tokens = min(longest, len(query_ids) + tokens_of(size) + frame)
             return cost.plus(tokens, size)
         pair = self._encoder.splice(query_ids, ids, truncation)
         return cost if self._scores.knows(self._model, pair) else cost.plus(len(pair))
@@ -189,7 +184,7 @@ class LocalLane:
         (query_ids,) = encoder.encode_texts([query])
         if len(query_ids) > encoder.max_query_length:
             raise TextTooLongError(None, limit=encoder.max_query_length)
-        room = encoder.longest(truncation) - SPECIALS - len(query_ids)
+        room = encoder.longest(truncation) - encoder.frame_tokens - len(query_ids)
         for index, ids in enumerate(documents):
             if len(ids) > room:
                 raise TextTooLongError(index, limit=max(0, room))

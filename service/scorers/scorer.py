@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 from service.contract.bundle import Bundle, BundleError, Precision
 from service.contract.encoding import TokenPair
+from service.contract.template import TEMPLATE
 from service.contract.types import Float32s
 from service.scorers import native
 from service.scorers.onnx import OnnxScorer
@@ -31,7 +32,9 @@ def choose_engine(
         BundleError: The native engine is wanted and cannot run it, or there is no such model.
     """
     reason: str | None
-    if bundle.weights_path(precision) is None:
+    if bundle.manifest.template != TEMPLATE:
+        reason = f"the native engine runs BERTs; the bundle has {bundle.manifest.template!r} pairs"
+    elif bundle.weights_path(precision) is None:
         reason = f"the bundle's {precision} model has no weights for the native engine"
     else:
         reason = native.why_not()

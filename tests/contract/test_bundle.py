@@ -25,7 +25,10 @@ from service.contract.bundle import (
     ScoreMeaning,
     write_bundle,
 )
+from service.contract.decoder_encoding import DecoderPairEncoder
+from service.contract.encoder import Ends
 from service.contract.encoding import PairEncoder
+from service.contract.template import DECODER_TEMPLATE
 from service.contract.types import Candidate
 from tests.contract.bundles import (
     GOLDEN,
@@ -37,6 +40,7 @@ from tests.contract.bundles import (
     swap_file,
     written,
 )
+from tests.training.decoders import trained_tokenizer
 
 
 def test_a_written_bundle_opens_with_all_that_was_put_in(tmp_path: Path) -> None:
@@ -85,6 +89,7 @@ CHANGED: dict[str, Any] = {
     "schema_version": 3,
     "name": "other",
     "template": "other",
+    "ends": Ends(bos=1, eos=2, pad=0),
     "max_length": 255,
     "max_query_length": 63,
     "inputs": ("input_ids",),
@@ -101,6 +106,29 @@ CHANGED: dict[str, Any] = {
 def test_the_version_changes_with_any_field(field: str) -> None:
     changed = manifest().model_copy(update={field: CHANGED[field]})
     assert changed.fingerprint() != manifest().fingerprint()
+
+
+def test_a_manifest_without_ends_is_written_as_before_there_were_any(tmp_path: Path) -> None:
+    assert "ends" not in read_fields(written(tmp_path))
+
+
+def test_the_template_chooses_the_encoder(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    trained_tokenizer().backend_tokenizer.save(str(path))
+    ends = Ends(bos=None, eos=2, pad=0)
+    encoder = manifest(template=DECODER_TEMPLATE, ends=ends).encoder(path)
+    assert isinstance(encoder, DecoderPairEncoder)
+    (pair,) = encoder.encode("cat", [Candidate(None, "dog")])
+    assert pair.input_ids.tolist() == [
+        *(int(part) for text in ("cat", ":", "dog") for part in encoder.encode_texts([text])[0]),
+        2,
+    ]
+    with pytest.raises(ValueError, match="ends: 'decoder-pair-1' pairs need the ids of <s>, </s>"):
+        manifest(template=DECODER_TEMPLATE).encoder(path)
+    with pytest.raises(ValueError, match="not a BERT-type tokenizer"):
+        manifest().encoder(path)
+    with pytest.raises(ValueError, match="'t5'; this program knows 'bert-pair-1' and 'decoder-"):
+        manifest(template="t5").encoder(path)
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "model.int8.onnx", "golden.jsonl"])

@@ -4,6 +4,7 @@ import pytest
 
 from service.contract.bundle import Bundle
 from tests.tiny import TOY_GATES, tiny_checkpoint
+from tests.training.conftest import one_thread  # noqa: F401
 
 
 @pytest.fixture(scope="session")

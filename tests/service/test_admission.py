@@ -69,7 +69,7 @@ class Desk:
 
 def test_cost_is_estimated_from_bytes_and_capped_by_the_longest_pair() -> None:
     def cost(query: str, candidates: list[Candidate]) -> Cost:
-        return cost_of_bytes(query, candidates, max_length=256, max_query_length=64)
+        return cost_of_bytes(query, candidates, max_length=256, max_query_length=64, frame_tokens=3)
 
     long = [Candidate(summary="x" * 10_000)]
     short = cost("q" * 8, [Candidate(title="t" * 12, summary="s" * 28)])

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.contract.bundle import Bundle
-from service.contract.encoding import PairEncoder, TokenPair
+from service.contract.encoder import Encoder
+from service.contract.encoding import TokenPair
 from service.contract.types import Candidate, Scores
 from service.engines.engine import Engine, EngineError
 from service.engines.local import LocalEngine
@@ -28,7 +29,7 @@ MB = 1_000_000
 
 
 @pytest.fixture(scope="module")
-def encoder(bundle: Bundle) -> PairEncoder:
+def encoder(bundle: Bundle) -> Encoder:
     return bundle.encoder()
 
 
@@ -331,7 +332,7 @@ STEPS = st.lists(
 @given(steps=STEPS, max_bytes=st.sampled_from((1, 1_000, MB)))
 async def test_scores_equal_the_models_whatever_else_happens(
     bundle: Bundle,
-    encoder: PairEncoder,
+    encoder: Encoder,
     scorer: OnnxScorer,
     steps: list[tuple[list[int], float, str, bool]],
     max_bytes: int,

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.contract.bundle import Bundle
+from service.contract.encoder import Encoder
 from service.contract.encoding import PairEncoder
 from service.contract.types import Candidate
 from service.ranking import caches, lru
@@ -25,7 +26,7 @@ EMPTY_BYTES = DocumentTokenCache(max_bytes=0).stats.size_bytes
 
 
 @pytest.fixture(scope="module")
-def encoder(bundle: Bundle) -> PairEncoder:
+def encoder(bundle: Bundle) -> Encoder:
     return bundle.encoder()
 
 
@@ -50,7 +51,7 @@ def lookups(stats: CacheStats) -> tuple[int, int, int]:
     max_bytes=st.sampled_from((0, 2_000, MB)),
 )
 def test_token_ids_are_the_encoders_own(
-    encoder: PairEncoder, requests: list[list[tuple[str, str]]], max_bytes: int
+    encoder: Encoder, requests: list[list[tuple[str, str]]], max_bytes: int
 ) -> None:
     cache = DocumentTokenCache(max_bytes=max_bytes)
     for request in requests:
@@ -63,7 +64,7 @@ def test_token_ids_are_the_encoders_own(
 
 
 def test_difficult_texts_come_back_as_they_were(
-    encoder: PairEncoder, tokens: DocumentTokenCache
+    encoder: Encoder, tokens: DocumentTokenCache
 ) -> None:
     texts = random_texts(3, longest=40)
     candidates = [Candidate(summary=next(texts)) for _ in range(200)]
@@ -75,7 +76,7 @@ def test_difficult_texts_come_back_as_they_were(
     assert lookups(tokens.stats) == (200, distinct, 200 - distinct)
 
 
-def test_an_id_names_nothing(encoder: PairEncoder, tokens: DocumentTokenCache) -> None:
+def test_an_id_names_nothing(encoder: Encoder, tokens: DocumentTokenCache) -> None:
     """A client that sends another's id with its own text changes nothing for the other."""
     (mine,) = tokens.encode_documents(encoder, [Candidate("doc-1", "the cat")])
     tokens.encode_documents(encoder, [Candidate("doc-1", "a poisoned text")])
@@ -87,7 +88,7 @@ def test_an_id_names_nothing(encoder: PairEncoder, tokens: DocumentTokenCache) -
 
 
 def test_encoders_share_a_cache_and_keep_their_ids(
-    bundle: Bundle, encoder: PairEncoder, tokens: DocumentTokenCache
+    bundle: Bundle, encoder: Encoder, tokens: DocumentTokenCache
 ) -> None:
     short = PairEncoder.from_file(bundle.root / "tokenizer.json", max_length=16, max_query_length=4)
     candidates = [Candidate(summary="boil water " * 20)]
@@ -100,7 +101,7 @@ def test_encoders_share_a_cache_and_keep_their_ids(
 
 
 def test_equal_texts_of_a_request_are_tokenised_once(
-    encoder: PairEncoder, tokens: DocumentTokenCache
+    encoder: Encoder, tokens: DocumentTokenCache
 ) -> None:
     candidates = [Candidate("a", "the cat"), Candidate("b", "", "the cat"), Candidate("c", "dog")]
     first, second, third = tokens.encode_documents(encoder, candidates)
@@ -109,7 +110,7 @@ def test_equal_texts_of_a_request_are_tokenised_once(
 
 
 async def test_threads_get_their_own_documents(
-    encoder: PairEncoder,
+    encoder: Encoder,
 ) -> None:
     tokens = DocumentTokenCache(max_bytes=6_000)
     texts = [f"{word} {n}" for word in WORDS for n in range(8)]
@@ -136,7 +137,7 @@ def shapes(seed: int) -> Iterator[list[Candidate]]:
         ]
 
 
-def allocated_bytes(encoder: PairEncoder, max_bytes: int) -> tuple[int, int]:
+def allocated_bytes(encoder: Encoder, max_bytes: int) -> tuple[int, int]:
     """Return what a cache says it takes after a shape fuzz, and what Python allocated for it."""
     found = shapes(1)
     gc.collect()
@@ -154,7 +155,7 @@ def allocated_bytes(encoder: PairEncoder, max_bytes: int) -> tuple[int, int]:
         tracemalloc.stop()
 
 
-def test_memory_stays_within_the_bound_whatever_the_shapes(encoder: PairEncoder) -> None:
+def test_memory_stays_within_the_bound_whatever_the_shapes(encoder: Encoder) -> None:
     bound = 200_000
     said, taken = allocated_bytes(encoder, bound)
     assert 0.7 * bound < said <= bound
@@ -163,7 +164,7 @@ def test_memory_stays_within_the_bound_whatever_the_shapes(encoder: PairEncoder)
     assert 2 * bound < taken <= said < 1.25 * taken
 
 
-def test_a_document_larger_than_the_cache_is_not_kept(encoder: PairEncoder) -> None:
+def test_a_document_larger_than_the_cache_is_not_kept(encoder: Encoder) -> None:
     cache = DocumentTokenCache(max_bytes=400)
     for _ in range(2):
         (ids,) = cache.encode_documents(encoder, [Candidate(summary="cat " * 200)])

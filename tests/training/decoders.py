@@ -11,8 +11,15 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from tokenizers.decoders import Metaspace
 from tokenizers.processors import TemplateProcessing
-from transformers import LlamaTokenizerFast, MistralConfig, MistralForCausalLM
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    LlamaTokenizerFast,
+    MistralConfig,
+    MistralForCausalLM,
+)
 
+from service.contract.types import Candidate, RankingExample
 from tests.training.sets import write_corpus, write_tsv
 
 NOUNS = ["cat", "dog", "kettle", "water", "capital", "river", "lamp", "stone"]
@@ -72,6 +79,31 @@ def tiny_mistral(folder: Path, *, tied: bool = False, layers: int = 2) -> Path:
     MistralForCausalLM(config).save_pretrained(folder)  # type: ignore[no-untyped-call]
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def scores_by_hand(checkpoint: Path, examples: Sequence[RankingExample]) -> list[list[float]]:
+    """Return the raw logits of the candidates, a pair at a time, by transformers alone."""
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)  # type: ignore[no-untyped-call]
+    model = AutoModelForSequenceClassification.from_pretrained(checkpoint).float().eval()
+
+    def ids(text: str) -> list[int]:
+        found: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return found
+
+    def score(query: str, candidate: Candidate) -> float:
+        texts = [text for text in (candidate.title, candidate.summary) if text.strip()]
+        document = [part for text in texts for part in (*ids(":"), *ids(text))]
+        pair = torch.tensor(
+            [[tokenizer.bos_token_id, *ids(query), *document, tokenizer.eos_token_id]]
+        )
+        with torch.no_grad():
+            logit: float = model(pair).logits.item()
+        return logit
+
+    return [
+        [score(example.query, candidate) for candidate in example.candidates]
+        for example in examples
+    ]
 
 
 def write_clicks(path: Path, rows: int, *, seed: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""A small Mistral through cpt, sft, label and distill; each stage resumed as if never stopped."""
+"""A small Mistral through all stages to `/rank`; each stage resumed as if never stopped."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
+from export.__main__ import main as export
+from loadtest.server import our_service
 from service.contract.checkpoint import read_card
 from service.contract.metrics import ndcg
 from service.contract.template import DECODER_TEMPLATE
+from service.contract.types import RankingExample
 from tests.tiny import tiny_base
-from tests.training.decoders import tiny_mistral, write_clicks, write_nouns_set
+from tests.training.decoders import scores_by_hand, tiny_mistral, write_clicks, write_nouns_set
 from tests.training.kill import ENVIRONMENT, contents, kill_after, saved_step
 from training.__main__ import main
 from training.data import read_judged, read_labels
@@ -99,29 +103,20 @@ def toml(path: Path, fields: dict[str, Any]) -> Path:
     return path
 
 
-def scores_by_hand(checkpoint: Path, task: Path) -> list[list[float]]:
-    """Return the raw logits of the validation queries, a pair at a time, by transformers alone."""
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)  # type: ignore[no-untyped-call]
-    model = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
-
-    def ids(text: str) -> list[int]:
-        found: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-        return found
-
-    scores = []
-    for example in read_judged(JudgedSet(path="nouns", split="val"), task):
-        row = []
-        for candidate in example.candidates:
-            prompt = [tokenizer.bos_token_id, *ids(example.query), *ids(":")]
-            document = [*ids(candidate.title), *ids(":"), *ids(candidate.summary)]
-            pair = torch.tensor([[*prompt, *document, tokenizer.eos_token_id]])
-            with torch.no_grad():
-                row.append(model(pair).logits.item())
-        scores.append(row)
-    return scores
+def ranked(url: str, example: RankingExample) -> list[float]:
+    """Return the scores that a running service has for the candidates, in their order."""
+    texts = [{"title": text.title, "summary": text.summary} for text in example.candidates]
+    answer = httpx.post(f"{url}/rank", json={"query": example.query, "candidates": texts})
+    results = answer.raise_for_status().json()["results"]
+    assert [result["score"] for result in results] == sorted(
+        (result["score"] for result in results), reverse=True
+    )
+    return [result["score"] for result in sorted(results, key=lambda result: result["index"])]
 
 
-def test_a_small_mistral_becomes_a_teacher_and_teaches_a_student(task: Path) -> None:
+def test_a_small_mistral_teaches_a_student_and_both_are_served(
+    task: Path,
+) -> None:
     out = task / "pipeline"
 
     def stage(name: str, fields: dict[str, Any]) -> Path:
@@ -146,14 +141,13 @@ def test_a_small_mistral_becomes_a_teacher_and_teaches_a_student(task: Path) -> 
     labels = {"name": "labels", "teacher": str(teacher), "teacher_kind": "cross-encoder"}
     labelled = stage("label", {**labels, "sources": [VALIDATION]})
     found = [example.teacher_scores for example in read_labels(labelled)]
-    expected = scores_by_hand(teacher, task)
+    examples = read_judged(JudgedSet(path="nouns", split="val"), task)
+    expected = scores_by_hand(teacher, examples)
     assert np.std(np.concatenate(expected)) > 0.05
     for left, right in zip(found, expected, strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5)  # type: ignore[arg-type]
     system = load_system(teacher)
-    for example, row in zip(
-        read_judged(JudgedSet(path="nouns", split="val"), task), expected, strict=True
-    ):
+    for example, row in zip(examples, expected, strict=True):
         np.testing.assert_allclose(system.score(example)[1], row, rtol=1e-4, atol=1e-5)
 
     student = stage(
@@ -166,6 +160,17 @@ def test_a_small_mistral_becomes_a_teacher_and_teaches_a_student(task: Path) -> 
         },
     )
     assert list(read_card(student / "checkpoint").score.teachers) == [str(teacher)]
+
+    for checkpoint in (teacher, student / "checkpoint"):
+        bundle = checkpoint.parent / "bundle"
+        fp32 = [] if checkpoint == teacher else ["--precision", "fp32"]
+        assert export(["bundle", str(checkpoint), str(bundle), *fp32]) == 0
+        by_torch, system = load_system(checkpoint), load_system(bundle)
+        with our_service(bundle, "--threads", "1") as server:
+            for example in examples:
+                logits = by_torch.score(example)[1]
+                np.testing.assert_allclose(ranked(server.url, example), logits, atol=1e-4)
+                np.testing.assert_allclose(system.score(example)[1], logits, atol=1e-4)
 
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])
