@@ -12,7 +12,7 @@ from training.recipe import DistillRecipe, EvaluateRecipe, LabelRecipe, RecipeEr
 from training.retrieval_recipe import RetrieveRecipe
 from training.teacher_recipes import CptRecipe, SftRecipe
 
-MEASURING = ("evaluate", "compare", "scores", "latency")  # nothing to go on with
+MEASURING = ("evaluate", "compare", "scores", "latency", "speed")  # nothing to go on with
 
 EPILOG = """\
 example:
@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
                 from training.distill import distill
 
                 folder = distill(load_recipe(options.recipe, DistillRecipe), **_run(options))
-            case "compare" | "scores" | "latency":
+            case "compare" | "scores" | "latency" | "speed":
                 done: int = options.run(options)
                 return done
             case _:

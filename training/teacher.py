@@ -70,7 +70,7 @@ class BiEncoder:
         path = resolve_base(base)
         self._tokenizer = AutoTokenizer.from_pretrained(path)  # type: ignore[no-untyped-call]
         self._device = _device()
-        self._model = AutoModel.from_pretrained(path).to(self._device).eval()
+        self.model = AutoModel.from_pretrained(path).to(self._device).eval()
         self._max_length = max_length
         self._batch_tokens = batch_tokens
 
@@ -95,11 +95,11 @@ class BiEncoder:
         encoded = self._tokenizer(
             texts, truncation=True, max_length=self._max_length, split_special_tokens=True
         )
-        result = torch.empty(len(texts), self._model.config.hidden_size, device=self._device)
+        result = torch.empty(len(texts), self.model.config.hidden_size, device=self._device)
         for places in batches(encoded["input_ids"], self._batch_tokens):
             batch = _pad(self._tokenizer, encoded, places, self._device)
             with torch.inference_mode():
-                states = self._model(**batch).last_hidden_state.float()  # [B, L, H]
+                states = self.model(**batch).last_hidden_state.float()  # [B, L, H]
             mask = batch["attention_mask"][:, :, None]  # [B, L, 1]
             pooled = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
             result[places] = normalize(pooled, dim=1)
@@ -125,7 +125,7 @@ class CrossEncoder:
             raise RecipeError(
                 f"teacher {recipe.teacher!r} has {model.config.num_labels} labels; a ranker has 1"
             )
-        self._model = model.to(self._device).eval()
+        self.model: nn.Module = model.to(self._device).eval()
         self._recipe = recipe
 
     def score(self, examples: Sequence[RankingExample]) -> list[Float32s]:
@@ -140,7 +140,7 @@ class CrossEncoder:
         flat = np.empty(len(encoded["input_ids"]), dtype=np.float32)
         for places in batches(encoded["input_ids"], self._recipe.batch_tokens):
             with torch.inference_mode():
-                logits = self._model(**_pad(self._tokenizer, encoded, places, self._device)).logits
+                logits = self.model(**_pad(self._tokenizer, encoded, places, self._device)).logits
             flat[places] = logits[:, 0].float().cpu().numpy()
         ends = np.cumsum([len(example.candidates) for example in examples])
         return np.split(flat, ends[:-1])
@@ -154,7 +154,7 @@ class DecoderTeacher:
 
     def __init__(self, recipe: LabelRecipe, card: Card) -> None:
         model, tokenizer, self._encoder = load_scorer(Path(recipe.teacher), card)
-        self._model: nn.Module = nn.Module.to(model, _device())
+        self.model: nn.Module = nn.Module.to(model, _device())
         self._ends = {"pad": tokenizer.pad_token_id, "eos": tokenizer.eos_token_id}
         self._batch_tokens = recipe.batch_tokens
 
@@ -169,7 +169,7 @@ class DecoderTeacher:
         for places in batches(pairs, self._batch_tokens):
             chunk = [pairs[place] for place in places]
             with torch.inference_mode():
-                found = score_decoder_pairs(self._model, chunk, rows=len(chunk), **self._ends)
+                found = score_decoder_pairs(self.model, chunk, rows=len(chunk), **self._ends)
             flat[places] = found.cpu().numpy()
         ends = np.cumsum([len(example.candidates) for example in examples])
         return np.split(flat, ends[:-1])
