@@ -23,7 +23,7 @@ kind = "judged"
 path = "toy"
 """
 SHOWN = re.compile(
-    r"[\d.]+% of the bare loop's speed \[.*\], 3 rounds in turns; padding [\d.]+% of [\d,]+ tokens; "
+    r"[\d.]+% of the bare loop's speed \[.*\], 3 rounds in turns; padding [\d.]+% of [\d,]+ tokens"
 )
 
 
