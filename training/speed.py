@@ -19,13 +19,14 @@ from torch import nn
 
 from training.data import open_source
 from training.distill import step_parts
-from training.label import score_shards, teacher_of
+from training.label import score_shards
 from training.latency import median, seconds
 from training.loop import ByStep, Part, start_accelerator, train
 from training.recipe import DistillRecipe, LabelRecipe, RecipeError
 from training.shards import cut, shard_path, write_whole
 from training.student import build_student, pair_encoder
 from training.taught import Lessons, read_taught
+from training.teacher import teacher_of
 
 WARM_UP = 2
 

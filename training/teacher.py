@@ -22,6 +22,7 @@ from service.contract.checkpoint import Card, read_card
 from service.contract.template import DECODER_TEMPLATE, document_text
 from service.contract.types import Float32s, RankingExample
 from training.decoder import load_scorer, score_decoder_pairs
+from training.elsewhere import RankingsFile, RemoteTeacher, ScoresFile
 from training.recipe import LabelRecipe, RecipeError
 from training.student import LOAD_ERRORS, resolve_base
 
@@ -32,6 +33,21 @@ class Teacher(Protocol):
     def score(self, examples: Sequence[RankingExample]) -> list[Float32s]:
         """Return the raw scores of each example's candidates."""
         ...
+
+
+def teacher_of(recipe: LabelRecipe) -> Teacher:
+    """Return the recipe's teacher: a model, a server or a file.
+
+    Raises:
+        RecipeError: It cannot be loaded or read.
+    """
+    if recipe.remote is not None:
+        return RemoteTeacher(recipe.teacher, recipe.remote)
+    if recipe.teacher_kind == "scores":
+        return ScoresFile(Path(recipe.teacher))
+    if recipe.teacher_kind == "rankings":
+        return RankingsFile(Path(recipe.teacher))
+    return load_teacher(recipe)
 
 
 def load_teacher(recipe: LabelRecipe) -> Teacher:
@@ -176,14 +192,21 @@ class DecoderTeacher:
 
 
 def batches(rows: Sequence[Sized], batch_tokens: int) -> list[list[int]]:
-    """Return row numbers in batches of similar length, each at most batch_tokens when padded."""
+    """Return row numbers in batches of similar length, each at most batch_tokens when padded.
+
+    A batch's longest row is at most a fifth longer than its shortest, or two tokens: whatever the
+    lengths, less than a tenth of a long batch is padding.
+    """
     order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
     found: list[list[int]] = []
+    longest = 0
     for place in order:
-        if found and len(rows[place]) * (len(found[-1]) + 1) <= batch_tokens:
+        length = len(rows[place])
+        if found and length <= longest and length * (len(found[-1]) + 1) <= batch_tokens:
             found[-1].append(place)
         else:
             found.append([place])
+            longest = length + max(2, length // 5)
     return found
 
 
