@@ -61,8 +61,8 @@ def score_on_ray(
     _start(ray, pool.address)
     try:
         yield from _rows(ray, recipe, shards, pool)
-    except (RayError, ConnectionError) as error:
-        raise RecipeError(_reason(error)) from None
+    except RayError as error:
+        raise RecipeError(f"Ray: {error}") from None
     finally:
         ray.shutdown()
 
@@ -109,40 +109,54 @@ def _rows(
         )
     )
     for row in scored.iter_rows():
+        if row["problem"]:
+            raise RecipeError(row["problem"])
         yield int(row["number"]), row["content"]
 
 
 class Reader:
-    """Yields the inputs of shards, a row each."""
+    """Yields the inputs of shards, a row each.
+
+    Problems are rows, too: what a worker raises comes back as Ray's error, ours in its text.
+    """
 
     def __init__(self, shards: Callable[[], Iterator[Inputs]], cwd: Path) -> None:
         self._shards = shards
         self._cwd = cwd
 
     def __call__(self, _: Row) -> Iterator[Row]:
-        """Yield rows with one column, `inputs`."""
+        """Yield rows with one column, `inputs`: a shard's, or a problem as a text."""
         os.chdir(self._cwd)  # paths of a recipe are relative to it
-        for inputs in self._shards():
-            yield {"inputs": [inputs]}
+        try:
+            for inputs in self._shards():
+                yield {"inputs": [inputs]}
+        except RecipeError as error:
+            yield {"inputs": [str(error)]}
 
 
 class Scorer:
     """Scores a shard a call."""
 
     def __init__(self, recipe: LabelRecipe) -> None:
-        self._problem: RecipeError | None = None
+        self._problem = ""
         try:
             self._teacher = teacher_of(recipe)
         except RecipeError as error:  # Ray would start an actor that fails to start for ever
-            self._problem = error
+            self._problem = str(error)
 
     def __call__(self, batch: Row) -> Row:
-        """Return the shard's `number` and `content`."""
-        if self._problem is not None:
-            raise self._problem
-        inputs: Inputs = batch["inputs"][0]
-        content = encode_shard(inputs, self._teacher.score(inputs.examples))
-        return {"number": [inputs.number], "content": [content]}
+        """Return the shard's `number` and `content`, or a `problem`."""
+        inputs: Inputs | str = batch["inputs"][0]
+        number, content, problem = -1, b"", self._problem
+        if isinstance(inputs, str):
+            problem = inputs
+        elif not problem:
+            try:
+                content = encode_shard(inputs, self._teacher.score(inputs.examples))
+                number = inputs.number
+            except RecipeError as error:
+                problem = str(error)
+        return {"number": [number], "content": [content], "problem": [problem]}
 
 
 def _absolute(recipe: LabelRecipe) -> LabelRecipe:
@@ -155,13 +169,3 @@ def _absolute(recipe: LabelRecipe) -> LabelRecipe:
         tokenizer = remote.tokenizer.absolute()
         changes["remote"] = remote.model_copy(update={"tokenizer": tokenizer})
     return recipe.model_copy(update=changes)
-
-
-def _reason(error: BaseException) -> str:
-    """Return what went wrong in a worker: our own message, or Ray's."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, RecipeError):
-            return str(cause)
-        cause = getattr(cause, "cause", None) or cause.__cause__
-    return f"Ray: {error}"

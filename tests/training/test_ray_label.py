@@ -21,9 +21,11 @@ from tests.tiny import tiny_checkpoint
 from tests.training.kill import ENVIRONMENT, contents
 from tests.training.toy import write_toy_set
 from training.__main__ import main
+from training.data import read_judged
 from training.label import label
-from training.ray_label import Pool, score_on_ray
-from training.recipe import LabelRecipe, RecipeError, load_recipe
+from training.ray_label import Pool, Reader, Scorer, score_on_ray
+from training.recipe import JudgedSet, LabelRecipe, RecipeError, load_recipe
+from training.shards import Inputs, cut
 
 ALONE = ("unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
 UP = 'ip link set lo up && exec "$@"'
@@ -105,6 +107,20 @@ def test_a_killed_cluster_goes_on_to_the_local_bytes(
     assert contents(folder) == contents(whole)
     assert done.items() <= shards_there(folder).items()  # written once
     assert json.loads((folder / "labels.json").read_text(encoding="utf-8"))["queries"] == 40
+
+
+def test_workers_tell_problems_in_rows(task: Path, tmp_path: Path) -> None:
+    def shards() -> Iterator[Inputs]:
+        yield from cut(read_judged(JudgedSet(path="toy"), task), 40)
+        raise RecipeError("the data changed")
+
+    recipe = load_recipe(task / "recipe.toml", LabelRecipe)
+    whole, problem = Reader(shards, Path.cwd())({})
+    done = Scorer(recipe)(whole)
+    assert (done["number"], done["problem"]) == ([0], [""])
+    assert Scorer(recipe)(problem)["problem"] == ["the data changed"]
+    absent = recipe.model_copy(update={"teacher": str(tmp_path / "absent")})
+    assert "cannot be loaded" in Scorer(absent)(whole)["problem"][0]
 
 
 def test_actors_without_ray_are_refused(task: Path, capsys: pytest.CaptureFixture[str]) -> None:
