@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from training.commands import add_commands
-from training.recipe import DistillRecipe, EvaluateRecipe, LabelRecipe, RecipeError, load_recipe
+from training.label_command import add_label_options, run_label
+from training.recipe import DistillRecipe, EvaluateRecipe, RecipeError, load_recipe
 from training.retrieval_recipe import RetrieveRecipe
 from training.teacher_recipes import CptRecipe, SftRecipe
 
-MEASURING = ("evaluate", "compare", "scores", "latency")  # nothing to go on with
+MEASURING = ("evaluate", "compare", "scores", "latency", "speed")  # nothing to go on with
 
 EPILOG = """\
 example:
@@ -50,15 +51,12 @@ def main(arguments: list[str] | None = None) -> int:
                     found, data=options.data, out=options.out, restart=options.restart
                 )
             case "label":
-                from training.label import label
-
-                recipe = load_recipe(options.recipe, LabelRecipe)
-                folder = label(recipe, data=options.data, out=options.out, restart=options.restart)
+                folder = run_label(options)
             case "distill":
                 from training.distill import distill
 
                 folder = distill(load_recipe(options.recipe, DistillRecipe), **_run(options))
-            case "compare" | "scores" | "latency":
+            case "compare" | "scores" | "latency" | "speed":
                 done: int = options.run(options)
                 return done
             case _:
@@ -125,6 +123,8 @@ def _parser() -> argparse.ArgumentParser:
             stage.add_argument(
                 "--restart", action="store_true", help="throw an earlier run of this name away"
             )
+        if name == "label":
+            add_label_options(stage)
         if name in ("cpt", "sft", "distill"):
             stage.add_argument(
                 "--tensorboard", action="store_true", help="write logs to the run's folder"

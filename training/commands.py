@@ -5,14 +5,21 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from training.recipe import EvaluateRecipe, RecipeError, load_recipe
+from training.recipe import (
+    DistillRecipe,
+    EvaluateRecipe,
+    LabelRecipe,
+    RecipeError,
+    load_recipe,
+)
 
 
 def add_commands(stages: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `compare`, `scores` and `latency` to a command line."""
+    """Add `compare`, `scores`, `latency` and `speed` to a command line."""
     _add_compare(stages)
     _add_scores(stages)
     _add_latency(stages)
+    _add_speed(stages)
 
 
 def _add_compare(stages: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -107,6 +114,34 @@ def _latency(options: argparse.Namespace) -> int:
         price_per_hour=options.price_per_hour,
         json_to=options.json,
     )
+    return 0
+
+
+def _add_speed(stages: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "time labelling or distilling beside a bare loop on the same batches"
+    command = stages.add_parser("speed", help=text, description=text)
+    command.set_defaults(run=_speed)
+    command.add_argument("what", choices=("label", "distill"), help="the stage to time")
+    command.add_argument("recipe", type=Path, help="TOML file of that stage")
+    command.add_argument(
+        "--data", type=Path, required=True, help="folder of the sets the recipe names"
+    )
+    command.add_argument("--shards", type=_count, default=1, help="label: shards a round; 1")
+    command.add_argument(
+        "--rounds", type=_count, default=10, help="label: repeats, distill: steps; default: 10"
+    )
+
+
+def _speed(options: argparse.Namespace) -> int:
+    from training.speed import distill_speed, label_speed
+
+    if options.what == "label":
+        recipe = load_recipe(options.recipe, LabelRecipe)
+        speed = label_speed(recipe, data=options.data, shards=options.shards, rounds=options.rounds)
+    else:
+        student = load_recipe(options.recipe, DistillRecipe)
+        speed = distill_speed(student, data=options.data, rounds=options.rounds)
+    print(speed)
     return 0
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -70,12 +71,6 @@ def distill(
     def scorer(student: nn.Module) -> ScorePairs:
         return partial(score_pairs, student, rows=recipe.rows_per_call)
 
-    def parts(step: int) -> list[Part]:
-        groups = lessons.step(step)
-        mine = groups[accelerator.process_index :: accelerator.num_processes]
-        weight = len(mine) / len(groups)
-        return [lambda student: weight * _group_loss(student, mine or groups[:1], encoder, recipe)]
-
     def figures(student: nn.Module) -> dict[str, float]:
         return mean_ndcg(validation, scorer(student), relevant_from=recipe.relevant_from)
 
@@ -102,7 +97,7 @@ def distill(
         seed=recipe.seed,
         save_every=recipe.save_every,
         evaluate_every=recipe.evaluate_every,
-        feed=ByStep(parts),
+        feed=ByStep(lambda step: step_parts(step, lessons, encoder, recipe, accelerator)),
         evaluate=figures,
         figure="ndcg_at_10",
         keep=keep,
@@ -121,6 +116,20 @@ def distill(
         write(None, final)
     accelerator.wait_for_everyone()
     return folder / CHECKPOINT
+
+
+def step_parts(
+    step: int,
+    lessons: Lessons,
+    encoder: PairEncoder,
+    recipe: DistillRecipe,
+    accelerator: Accelerator,
+) -> list[Part]:
+    """Return this process's one micro-batch of a step; its loss is a share of the groups' mean."""
+    groups = lessons.step(step)
+    mine = groups[accelerator.process_index :: accelerator.num_processes]
+    weight = len(mine) / len(groups)
+    return [lambda student: weight * _group_loss(student, mine or groups[:1], encoder, recipe)]
 
 
 def _group_loss(

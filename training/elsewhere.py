@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from service.contract.decoder_checkpoint import checkpoint_encoder
 from service.contract.types import Float32s, RankingExample
 from service.scorers.remote import RemoteError, RemoteScorer
 from training.lines import finite, read_lines
@@ -23,16 +24,22 @@ class RemoteTeacher:
         """Take a server.
 
         Raises:
-            RecipeError: The variable that should hold its key is not set.
+            RecipeError: The variable that should hold its key is not set, or the tokenizer cannot
+                be used.
         """
         key = os.environ.get(options.key_variable) if options.key_variable else None
         if options.key_variable and not key:
             raise RecipeError(f"the environment variable {options.key_variable} holds no key")
+        try:
+            encoder = checkpoint_encoder(options.tokenizer) if options.tokenizer else None
+        except ValueError as error:
+            raise RecipeError(str(error)) from None
         self._options = options
         self._scorer = RemoteScorer(
             url,
             options.protocol,
             model=options.model,
+            encoder=encoder,
             key=key,
             requests_per_s=options.requests_per_s,
             timeout_s=options.timeout_s,

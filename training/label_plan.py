@@ -56,16 +56,14 @@ class Plan:
         return hashlib.sha256("".join([self.recipe, *self.digests]).encode()).hexdigest()
 
     def check(self, folder: Path) -> None:
-        """Write down what the folder is being filled with, or refuse to mix it with other labels.
+        """Refuse a folder that is being filled with other labels.
 
         Raises:
             RecipeError: The folder, or a shard of it, is of another recipe or of other data.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         plan = folder / PLAN
-        if not plan.exists():
-            write_json(plan, {"fingerprint": self.fingerprint})
-        elif json.loads(plan.read_text(encoding="utf-8"))["fingerprint"] != self.fingerprint:
+        found = json.loads(plan.read_text(encoding="utf-8")) if plan.exists() else None
+        if found is not None and found["fingerprint"] != self.fingerprint:
             raise RecipeError(
                 f"{folder} holds labels of another recipe or other data; "
                 "give the recipe a new name, or start over with --restart"
@@ -74,6 +72,12 @@ class Plan:
             path = shard_path(folder, number)
             if path.exists() and facts_of(path).inputs != digest:
                 raise RecipeError(f"{path} was made from other data; remove it")
+
+    def write(self, folder: Path) -> None:
+        """Write down what the folder is being filled with, where nothing is yet."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / PLAN).exists():
+            write_json(folder / PLAN, {"fingerprint": self.fingerprint})
 
     def missing(self, folder: Path) -> list[int]:
         """Return the numbers of the shards that are not there."""

@@ -85,9 +85,9 @@ def measure(
     times = np.empty((rounds, len(calls)))  # [R, S]
     rates = []
     for row in tqdm(times, desc="rounds", disable=None):
-        rates.append(operations / _seconds(products, workload.device))
+        rates.append(operations / seconds(products, workload.device))
         for place, (run, _) in enumerate(calls):
-            row[place] = _seconds(run, workload.device)
+            row[place] = seconds(run, workload.device)
     found = [
         Latency(
             shape,
@@ -133,7 +133,8 @@ def _matrix_product(workload: Workload) -> tuple[Callable[[], object], float]:
     return lambda: a @ b, 2.0 * size**3
 
 
-def _seconds(run: Callable[[], object], device: torch.device) -> float:
+def seconds(run: Callable[[], object], device: torch.device) -> float:
+    """Return how long a call takes, until the device is done with it."""
     _wait(device)
     start = time.perf_counter()
     run()

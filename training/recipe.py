@@ -178,8 +178,11 @@ class DistillRecipe(RecipePart):
 class RemoteOptions(RecipePart):
     """How a teacher by URL is asked."""
 
-    protocol: Literal["disranker", "tei", "vllm"]
+    protocol: Literal["disranker", "tei", "vllm", "vllm-classify"]
     model: str | None = Field(None, description="what the server calls its model; vLLM needs it")
+    tokenizer: Path | None = Field(
+        None, description="decoder's checkpoint, whose token ids vllm-classify sends"
+    )
     key_variable: str | None = Field(
         None, description="environment variable with the bearer key; keys are not for recipes"
     )
@@ -187,6 +190,12 @@ class RemoteOptions(RecipePart):
     documents_per_request: int = Field(32, ge=1, description="32 is TEI's own limit")
     requests_per_s: Positive | None = Field(None, description="most requests a second")
     timeout_s: Positive = 60.0
+
+    @model_validator(mode="after")
+    def _has_token_ids(self) -> Self:
+        if (self.protocol == "vllm-classify") != (self.tokenizer is not None):
+            raise ValueError('protocol = "vllm-classify" and a tokenizer need each other')
+        return self
 
 
 TeacherKind = Literal["bi-encoder", "cross-encoder", "remote", "scores", "rankings"]

@@ -27,7 +27,7 @@ from training.loop import ByStep, Part, share, start_accelerator, train
 from training.losses import ordered_pairs, pairwise_hinge
 from training.recipe import RecipeError
 from training.state import keep_best, load_best
-from training.taught import Group, Lessons, TaughtQuery
+from training.taught import DocumentIds, Group, Lessons, TaughtQuery
 from training.teacher_recipes import SftRecipe
 from training.validation import ScorePairs, Validation, final_card, mean_ndcg
 
@@ -138,7 +138,7 @@ def read_graded(recipe: SftRecipe, data: Path, encoder: DecoderPairEncoder) -> l
                 alike += 1
                 continue
             grades = np.array(example.grades, dtype=np.float32)
-            documents = tuple(encoder.encode_documents(example.candidates))
+            documents = DocumentIds.of(encoder.encode_documents(example.candidates))
             queries.append(TaughtQuery(encoder.encode_query(example.query), documents, grades, 1))
     if alike:
         tqdm.write(f"{alike} of {alike + len(queries)} queries have no two grades: left out")

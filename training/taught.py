@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,33 @@ from numpy.typing import NDArray
 from service.contract.bundle import TeacherScale
 from service.contract.encoding import PairEncoder, TokenIds
 from service.contract.types import RankingExample
-from training.data import read_source
+from training.data import open_source
 from training.label import teacher_name
 from training.recipe import DistillRecipe, JudgedSet, Labels, RecipeError, TrainSource
 from training.teacher_recipes import SftRecipe
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentIds:
+    """Token ids of a query's candidates in one array: one each would weigh as much as its ids.
+
+    Attributes:
+        flat: All ids, one document after another, [T].
+        ends: Where each document ends, [N].
+    """
+
+    flat: TokenIds
+    ends: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, documents: Sequence[TokenIds]) -> DocumentIds:
+        """Return the ids of at least one document."""
+        ends = np.cumsum([len(ids) for ids in documents], dtype=np.int32)
+        return cls(np.concatenate(documents), ends)
+
+    def __getitem__(self, place: int) -> TokenIds:
+        start = self.ends[place - 1] if place else 0
+        return self.flat[start : self.ends[place]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +46,8 @@ class TaughtQuery:
     """A query's token ids with its candidates' ids and standardised teacher scores."""
 
     query_ids: TokenIds
-    document_ids: tuple[TokenIds, ...]
-    teacher: NDArray[np.float32]  # [N]
+    document_ids: DocumentIds
+    teacher: NDArray[np.floating]  # [N]
     repeat: int
 
 
@@ -57,7 +80,8 @@ class Lessons:
     def arrays(self) -> Iterator[NDArray[np.generic]]:
         """Yield everything that is taught, for a fingerprint."""
         for query in self._queries:
-            yield from (query.query_ids, query.teacher, *query.document_ids)
+            documents = query.document_ids
+            yield from (query.query_ids, query.teacher, documents.flat, documents.ends)
 
     def _draw(self, epoch: int) -> list[Group]:
         rng = np.random.default_rng([self._recipe.seed, epoch])
@@ -83,34 +107,36 @@ def read_taught(
     Raises:
         RecipeError: A source cannot be read, or lacks a score.
     """
-    read = [(part, read_source(part.source, data)) for part in recipe.train]
-    raw: dict[str, list[float]] = {}
-    for part, examples in read:
-        values = raw.setdefault(_teacher(part), [])
-        values.extend(score for example in examples for score in _scores(part, example))
-    scales = {
-        name: TeacherScale(mean=float(np.mean(values)), std=float(np.std(values)) or 1.0)
-        for name, values in raw.items()
-    }
-    queries = [
-        _taught(part, example, scales[_teacher(part)], encoder)
-        for part, examples in read
-        for example in examples
-        if len(example.candidates) > 1
-    ]
-    return queries, scales
+    raw: dict[str, list[NDArray[np.float64]]] = {}
+    queries = []
+    for part in recipe.train:
+        teacher = _teacher(part)
+        for example in open_source(part.source, data):
+            scores = np.array(_scores(part, example), dtype=np.float64)
+            raw.setdefault(teacher, []).append(scores)
+            if len(scores) > 1:
+                queries.append((_taught(part, example, scores, encoder), teacher))
+    scales = {name: _scale(np.concatenate(values)) for name, values in raw.items()}
+    return [_standardised(query, scales[teacher]) for query, teacher in queries], scales
 
 
 def _taught(
-    part: TrainSource, example: RankingExample, scale: TeacherScale, encoder: PairEncoder
+    part: TrainSource,
+    example: RankingExample,
+    scores: NDArray[np.float64],
+    encoder: PairEncoder,
 ) -> TaughtQuery:
-    scores = (np.array(_scores(part, example)) - scale.mean) / scale.std
-    return TaughtQuery(
-        encoder.encode_query(example.query),
-        tuple(encoder.encode_documents(example.candidates)),
-        scores.astype(np.float32),
-        part.repeat,
-    )
+    documents = DocumentIds.of(encoder.encode_documents(example.candidates))
+    return TaughtQuery(encoder.encode_query(example.query), documents, scores, part.repeat)
+
+
+def _standardised(query: TaughtQuery, scale: TeacherScale) -> TaughtQuery:
+    teacher = (query.teacher - scale.mean) / scale.std
+    return replace(query, teacher=teacher.astype(np.float32))
+
+
+def _scale(scores: NDArray[np.float64]) -> TeacherScale:
+    return TeacherScale(mean=float(scores.mean()), std=float(scores.std()) or 1.0)
 
 
 def _teacher(part: TrainSource) -> str:

@@ -22,6 +22,7 @@ from service.contract.checkpoint import Card, read_card
 from service.contract.template import DECODER_TEMPLATE, document_text
 from service.contract.types import Float32s, RankingExample
 from training.decoder import load_scorer, score_decoder_pairs
+from training.elsewhere import RankingsFile, RemoteTeacher, ScoresFile
 from training.recipe import LabelRecipe, RecipeError
 from training.student import LOAD_ERRORS, resolve_base
 
@@ -32,6 +33,21 @@ class Teacher(Protocol):
     def score(self, examples: Sequence[RankingExample]) -> list[Float32s]:
         """Return the raw scores of each example's candidates."""
         ...
+
+
+def teacher_of(recipe: LabelRecipe) -> Teacher:
+    """Return the recipe's teacher: a model, a server or a file.
+
+    Raises:
+        RecipeError: It cannot be loaded or read.
+    """
+    if recipe.remote is not None:
+        return RemoteTeacher(recipe.teacher, recipe.remote)
+    if recipe.teacher_kind == "scores":
+        return ScoresFile(Path(recipe.teacher))
+    if recipe.teacher_kind == "rankings":
+        return RankingsFile(Path(recipe.teacher))
+    return load_teacher(recipe)
 
 
 def load_teacher(recipe: LabelRecipe) -> Teacher:
@@ -70,7 +86,7 @@ class BiEncoder:
         path = resolve_base(base)
         self._tokenizer = AutoTokenizer.from_pretrained(path)  # type: ignore[no-untyped-call]
         self._device = _device()
-        self._model = AutoModel.from_pretrained(path).to(self._device).eval()
+        self.model = AutoModel.from_pretrained(path).to(self._device).eval()
         self._max_length = max_length
         self._batch_tokens = batch_tokens
 
@@ -95,11 +111,11 @@ class BiEncoder:
         encoded = self._tokenizer(
             texts, truncation=True, max_length=self._max_length, split_special_tokens=True
         )
-        result = torch.empty(len(texts), self._model.config.hidden_size, device=self._device)
+        result = torch.empty(len(texts), self.model.config.hidden_size, device=self._device)
         for places in batches(encoded["input_ids"], self._batch_tokens):
             batch = _pad(self._tokenizer, encoded, places, self._device)
             with torch.inference_mode():
-                states = self._model(**batch).last_hidden_state.float()  # [B, L, H]
+                states = self.model(**batch).last_hidden_state.float()  # [B, L, H]
             mask = batch["attention_mask"][:, :, None]  # [B, L, 1]
             pooled = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
             result[places] = normalize(pooled, dim=1)
@@ -125,7 +141,7 @@ class CrossEncoder:
             raise RecipeError(
                 f"teacher {recipe.teacher!r} has {model.config.num_labels} labels; a ranker has 1"
             )
-        self._model = model.to(self._device).eval()
+        self.model: nn.Module = model.to(self._device).eval()
         self._recipe = recipe
 
     def score(self, examples: Sequence[RankingExample]) -> list[Float32s]:
@@ -140,7 +156,7 @@ class CrossEncoder:
         flat = np.empty(len(encoded["input_ids"]), dtype=np.float32)
         for places in batches(encoded["input_ids"], self._recipe.batch_tokens):
             with torch.inference_mode():
-                logits = self._model(**_pad(self._tokenizer, encoded, places, self._device)).logits
+                logits = self.model(**_pad(self._tokenizer, encoded, places, self._device)).logits
             flat[places] = logits[:, 0].float().cpu().numpy()
         ends = np.cumsum([len(example.candidates) for example in examples])
         return np.split(flat, ends[:-1])
@@ -154,7 +170,7 @@ class DecoderTeacher:
 
     def __init__(self, recipe: LabelRecipe, card: Card) -> None:
         model, tokenizer, self._encoder = load_scorer(Path(recipe.teacher), card)
-        self._model: nn.Module = nn.Module.to(model, _device())
+        self.model: nn.Module = nn.Module.to(model, _device())
         self._ends = {"pad": tokenizer.pad_token_id, "eos": tokenizer.eos_token_id}
         self._batch_tokens = recipe.batch_tokens
 
@@ -169,21 +185,28 @@ class DecoderTeacher:
         for places in batches(pairs, self._batch_tokens):
             chunk = [pairs[place] for place in places]
             with torch.inference_mode():
-                found = score_decoder_pairs(self._model, chunk, rows=len(chunk), **self._ends)
+                found = score_decoder_pairs(self.model, chunk, rows=len(chunk), **self._ends)
             flat[places] = found.cpu().numpy()
         ends = np.cumsum([len(example.candidates) for example in examples])
         return np.split(flat, ends[:-1])
 
 
 def batches(rows: Sequence[Sized], batch_tokens: int) -> list[list[int]]:
-    """Return row numbers in batches of similar length, each at most batch_tokens when padded."""
+    """Return row numbers in batches of similar length, each at most batch_tokens when padded.
+
+    A batch's longest row is at most a fifth longer than its shortest, or two tokens: whatever the
+    lengths, less than a tenth of a long batch is padding.
+    """
     order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
     found: list[list[int]] = []
+    longest = 0
     for place in order:
-        if found and len(rows[place]) * (len(found[-1]) + 1) <= batch_tokens:
+        length = len(rows[place])
+        if found and length <= longest and length * (len(found[-1]) + 1) <= batch_tokens:
             found[-1].append(place)
         else:
             found.append([place])
+            longest = length + max(2, length // 5)
     return found
 
 

@@ -11,10 +11,11 @@ from typing import Any, Literal
 import httpx
 import numpy as np
 
+from service.contract.decoder_encoding import DecoderPairEncoder
 from service.contract.template import document_text
 from service.contract.types import Candidate, Float32s
 
-Protocol = Literal["disranker", "tei", "vllm"]
+Protocol = Literal["disranker", "tei", "vllm", "vllm-classify"]
 
 ATTEMPTS = 8
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 30.0
@@ -33,7 +34,7 @@ class RemoteScorer:
 
     A request that fails for a passing reason is tried again, after what the server asks for or
     after a growing, random pause. The server reads texts, so it tokenises and cuts them as its own
-    model does.
+    model does; vLLM's `/classify`, for decoders, reads token ids of ours (vLLM 0.15 or newer).
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class RemoteScorer:
         protocol: Protocol,
         *,
         model: str | None = None,
+        encoder: DecoderPairEncoder | None = None,
         key: str | None = None,
         requests_per_s: float | None = None,
         timeout_s: float = 60.0,
@@ -52,13 +54,20 @@ class RemoteScorer:
             url: Where it is, without the path that ranks.
             protocol: What it speaks.
             model: What it calls its model; vLLM needs it.
+            encoder: Makes the token ids that vLLM's `/classify` is given, which needs one.
             key: Bearer key.
             requests_per_s: Most requests a second, attempts included; None for no limit.
             timeout_s: How long one attempt may take.
+
+        Raises:
+            ValueError: An encoder is missing, or there is one for a server that reads texts.
         """
+        if (protocol == "vllm-classify") != (encoder is not None):
+            raise ValueError("vllm-classify and an encoder need each other")
         self.url = url.rstrip("/")
         self._protocol = protocol
         self._model = model
+        self._encoder = encoder
         self._pacer = _Pacer(requests_per_s)
         headers = {"authorization": f"Bearer {key}"} if key else {}
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
@@ -85,11 +94,15 @@ class RemoteScorer:
         if self._protocol == "disranker":
             documents = [{"title": c.title, "summary": c.summary} for c in candidates]
             return "/rank", {"query": query, "candidates": documents}
+        fields = {"model": self._model} if self._model else {}
+        if self._encoder is not None:
+            pairs = self._encoder.encode(query, candidates)
+            rows = [pair.input_ids.tolist() for pair in pairs]
+            return "/classify", {"input": rows, "use_activation": False, **fields}
         texts = [document_text(candidate) for candidate in candidates]
         if self._protocol == "tei":
             body = {"query": query, "texts": texts, "raw_scores": True, "truncate": True}
             return "/rerank", body
-        fields = {"model": self._model} if self._model else {}
         cut = {"truncate_prompt_tokens": -1, "use_activation": False}
         return "/score", {"queries": query, "documents": texts, **cut, **fields}
 
@@ -175,12 +188,21 @@ def _scores(protocol: Protocol, answer: Any, n: int) -> Float32s:
         TypeError: A part is of another kind.
         ValueError: There are not n scores, or one is not finite.
     """
-    places = {"disranker": "results", "vllm": "data"}
+    places = {"disranker": "results", "vllm": "data", "vllm-classify": "data"}
     results = answer if protocol == "tei" else answer[places[protocol]]
-    found = {int(result["index"]): float(result["score"]) for result in results}
+    found = {int(result["index"]): _score(result) for result in results}
     if sorted(found) != [*range(n)] or len(results) != n:
         raise ValueError(f"there are {len(results)} for {len(found)} documents")
     values = np.array([found[index] for index in range(n)], dtype=np.float32)
     if not np.isfinite(values).all():
         raise ValueError("one is not finite")
     return values
+
+
+def _score(result: Mapping[str, Any]) -> float:
+    """Return a result's score; `/classify` has one a class, of which a ranker has one."""
+    if "probs" not in result:
+        return float(result["score"])
+    if len(result["probs"]) != 1:
+        raise ValueError(f"the model has {len(result['probs'])} classes; a ranker has 1")
+    return float(result["probs"][0])

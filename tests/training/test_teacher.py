@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -137,3 +138,13 @@ def test_batches_hold_every_row_once_within_the_budget() -> None:
         assert len(batch) == 1 or len(batch) * max(len(rows[place]) for place in batch) <= 20
     assert [5] in found  # longer than the budget: alone
     assert len(found) < len(rows)
+
+
+def test_less_than_a_tenth_is_padding_whatever_the_lengths() -> None:
+    draw = random.Random(0)
+    for spread in (3.0, 0.8, 0.2):
+        rows = [[0] * (8 + int(draw.expovariate(spread) * 40)) for _ in range(300)]
+        found = batches(rows, 8192)
+        padded = sum(len(batch) * max(len(rows[place]) for place in batch) for batch in found)
+        assert sum(map(len, rows)) > 0.9 * padded
+        assert len(found) < 60
