@@ -93,7 +93,6 @@ def _strings(value: Any) -> Iterator[str]:
             yield value
 
 
-@cache
 def _files(text: str, data: Path) -> tuple[Path, ...]:
     """Return the files under data that a field may mean: a set's folder, a file or a pattern."""
     if not text or Path(text).is_absolute():
@@ -107,11 +106,15 @@ def _files(text: str, data: Path) -> tuple[Path, ...]:
     )
 
 
-@cache
 def _identity(file: Path, data: Path) -> tuple[str, int, str]:
-    size = file.stat().st_size
-    digest = sha256_of(file) if size <= WHOLE_BYTES else ""
-    return file.relative_to(data).as_posix(), size, digest
+    stat = file.stat()
+    digest = _content(file, stat.st_mtime_ns) if stat.st_size <= WHOLE_BYTES else ""
+    return file.relative_to(data).as_posix(), stat.st_size, digest
+
+
+@cache
+def _content(file: Path, changed_ns: int) -> str:  # noqa: ARG001 - a changed file is read again
+    return sha256_of(file)
 
 
 def _digest(value: Any) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from training.pipeline.marks import Mark, changes, inputs_of, read_mark
-from training.pipeline.plan import Step, make_plan
+from training.pipeline.plan import Step, checked, laid_over, make_plan
 from training.pipeline.recipe import ExportStage, PipelineRecipe, RecipeStage
 from training.recipe import EvaluateRecipe, RecipeError, load_recipe
 
@@ -133,7 +133,6 @@ def _sets(recipe: PipelineRecipe, file: Path) -> EvaluateRecipe | None:
     for system in recipe.report.systems:
         if system not in names and not Path(system).exists():
             raise RecipeError(f"{file}: report.systems: {system!r} is no stage and no path")
-    try:
-        return load_recipe(file.parent / recipe.report.recipe, EvaluateRecipe)
-    except RecipeError as error:
-        raise RecipeError(f"{file}: report.recipe: {error}") from None
+    where = f"{file}: report"
+    fields = laid_over(recipe.report.recipe, recipe.report.set, file, where)
+    return checked(EvaluateRecipe, fields, recipe.report.recipe, where)

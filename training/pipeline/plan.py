@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -17,6 +17,7 @@ from training.stages import RECIPES
 
 REFERENCE = re.compile(r"\{(.*)\}")
 
+Checked = TypeVar("Checked", bound=BaseModel)
 AnyStage = RecipeStage | ExportStage | LatencyStage
 
 
@@ -71,7 +72,9 @@ def make_plan(recipe: PipelineRecipe, file: Path, *, folder: Path) -> list[Step]
             seed: _step(stage, seed, wanted, [_of(made[name], seed) for name in reads], folder)
             for seed in seeds
         }
-        _check(made[stage.name][seeds[0]], where)
+        if isinstance(stage, RecipeStage):
+            for step in made[stage.name].values():
+                checked(RECIPES[stage.stage], step.fields, stage.recipe, where)
     steps = [step for by_seed in made.values() for step in by_seed.values()]
     _check_names(steps, file)
     rounds: dict[int | None, int] = {seed: place for place, seed in enumerate(recipe.seeds)}
@@ -82,15 +85,40 @@ def _wanted(stage: AnyStage, file: Path, where: str) -> dict[str, Any]:
     """Return the stage's fields as its recipe has them, with `set` laid over."""
     match stage:
         case RecipeStage():
-            try:
-                base = {} if stage.recipe is None else read_toml(file.parent / stage.recipe)
-            except RecipeError as error:
-                raise RecipeError(f"{where}: {error}") from None
-            return _merged(base, stage.set)
+            return laid_over(stage.recipe, stage.set, file, where)
         case ExportStage():
             return {"checkpoint": stage.checkpoint, "precision": list(stage.precision)}
         case LatencyStage():
             return {"arguments": list(stage.arguments)}
+
+
+def laid_over(
+    recipe: Path | None, over: Mapping[str, Any], file: Path, where: str
+) -> dict[str, Any]:
+    """Return a recipe's fields with others laid over them; nested tables merge, lists do not.
+
+    Raises:
+        RecipeError: There is no such recipe, or it is no TOML; says where it was named.
+    """
+    try:
+        return _merged({} if recipe is None else read_toml(file.parent / recipe), over)
+    except RecipeError as error:
+        raise RecipeError(f"{where}: {error}") from None
+
+
+def checked(
+    kind: type[Checked], fields: dict[str, Any], recipe: Path | None, where: str
+) -> Checked:
+    """Return a recipe of fields that were laid over a file's.
+
+    Raises:
+        RecipeError: A field is unknown or wrong; says where the recipe was named.
+    """
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        origin = "" if recipe is None else f" ({recipe}, with what is `set`)"
+        raise RecipeError(f"{where}{origin}: {first_error(error)}") from None
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,18 +171,6 @@ def _output(stage: AnyStage, folder: Path) -> Path:
             return folder / "latency.json"
         case _:
             return folder
-
-
-def _check(step: Step, where: str) -> None:
-    """Refuse fields that the stage would refuse, before anything has run."""
-    if not isinstance(step.stage, RecipeStage):
-        return
-    kind: type[BaseModel] = RECIPES[step.stage.stage]
-    file = "" if step.stage.recipe is None else f" ({step.stage.recipe}, with what is `set`)"
-    try:
-        kind.model_validate(step.fields)
-    except ValidationError as error:
-        raise RecipeError(f"{where}{file}: {first_error(error)}") from None
 
 
 def _check_names(steps: list[Step], file: Path) -> None:

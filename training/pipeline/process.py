@@ -25,7 +25,7 @@ def run_logged(command: Sequence[str], log: Path, *, keep: int | None = None) ->
         keep: A descriptor that the process inherits.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C; the process has ended then, and what it still said is in the log.
+        KeyboardInterrupt: Ctrl-C; the process has ended then, and what it still said is not shown.
     """
     columns, lines = shutil.get_terminal_size()
     size = {"COLUMNS": str(columns), "LINES": str(lines)}

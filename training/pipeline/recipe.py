@@ -59,7 +59,8 @@ Stage = Annotated[RecipeStage | ExportStage | LatencyStage, Field(discriminator=
 class ReportOptions(_Part):
     """Which systems are judged on which sets."""
 
-    recipe: Path = Field(description="an evaluate recipe, relative to the pipeline's")
+    recipe: Path | None = Field(None, description="an evaluate recipe, relative to the pipeline's")
+    set: dict[str, Any] = Field({}, description="fields laid over the file's, as of a stage")
     systems: tuple[str, ...] = Field(
         min_length=1, description="stages, or paths of what `training evaluate` takes as --model"
     )

@@ -7,11 +7,13 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import tomli_w
 
@@ -22,6 +24,17 @@ from training.pipeline.plan import Step
 from training.pipeline.process import run_logged
 from training.pipeline.recipe import RecipeStage
 from training.recipe import RecipeError
+
+Call = Callable[[Sequence[str], Path], int]
+"""Runs a command with a log and returns its exit status."""
+
+
+class Start(Protocol):
+    """Runs a command with a log and a lock that it inherits, and returns its exit status."""
+
+    def __call__(self, command: Sequence[str], log: Path, *, keep: int) -> int:  # noqa: D102
+        ...
+
 
 AHEAD = {
     "done": "finished",
@@ -47,7 +60,7 @@ def print_plan(pipeline: Pipeline) -> None:
         print(f"    {shlex.join(pipeline.command(step))}")
 
 
-def run(pipeline: Pipeline, *, restart: bool) -> None:
+def run(pipeline: Pipeline, *, restart: bool = False, start: Start = run_logged) -> None:
     """Run what is not finished, then write the report.
 
     A step that was stopped goes on inside; one whose recipe, data or upstream has changed since is
@@ -56,6 +69,7 @@ def run(pipeline: Pipeline, *, restart: bool) -> None:
     Args:
         pipeline: What to run.
         restart: Throw everything away that the pipeline has made before.
+        start: How a step is started.
 
     Raises:
         RecipeError: The folder is none of a pipeline.
@@ -67,6 +81,7 @@ def run(pipeline: Pipeline, *, restart: bool) -> None:
     done: dict[str, Mark] = {}
     count = len(pipeline.steps)
     with _alone(pipeline.folder) as lock:
+        call = partial(start, keep=lock)
         for number, step in enumerate(pipeline.steps, start=1):
             standing = pipeline.standing(step, done)
             if standing.mark is not None and standing.state == "done":
@@ -74,18 +89,18 @@ def run(pipeline: Pipeline, *, restart: bool) -> None:
                 _say(f"[{number}/{count}] {step.name}: finished before")
                 continue
             _say(f"[{number}/{count}] {step.name}: {_how(standing)}")
-            done[step.name] = _run_step(pipeline, step, standing, lock)
+            done[step.name] = _run_step(pipeline, step, standing, call)
             made = {one.name: (one, done[one.name]) for one in pipeline.steps[:number]}
             rest = time_left(pipeline.steps[number:], made)
             took, so_far = duration(done[step.name].seconds), duration(time.monotonic() - began)
             _say(f"[{number}/{count}] {step.name}: done in {took}; {so_far} so far, {rest}")
             if number < count and _is_reported(pipeline, step):
-                _report(pipeline)
-        if pipeline.recipe.report is not None and (status := _report(pipeline)):
+                _report(pipeline, call)
+        if pipeline.recipe.report is not None and (status := _report(pipeline, call)):
             raise StepError(f"the report ended with status {status}")
 
 
-def _run_step(pipeline: Pipeline, step: Step, standing: Standing, lock: int) -> Mark:
+def _run_step(pipeline: Pipeline, step: Step, standing: Standing, call: Call) -> Mark:
     command = pipeline.command(step)
     log = pipeline.path(step, ".log")
     if standing.state == "stopped" and standing.mark is not None:
@@ -101,7 +116,7 @@ def _run_step(pipeline: Pipeline, step: Step, standing: Standing, lock: int) -> 
     _say("    " + shlex.join(command))
     began = time.monotonic()
     try:
-        status = run_logged(command, log, keep=lock)
+        status = call(command, log)
     finally:
         mark = replace(mark, seconds=mark.seconds + time.monotonic() - began)
         write_mark(mark_file, mark)
@@ -127,11 +142,11 @@ def _is_reported(pipeline: Pipeline, step: Step) -> bool:
     return report is not None and step.stage.name in report.systems
 
 
-def _report(pipeline: Pipeline) -> int:
+def _report(pipeline: Pipeline, call: Call) -> int:
     """Write the report in a process of its own, since models take memory; return its status."""
     where = ["--data", str(pipeline.data), "--out", str(pipeline.out), "--report-only"]
     command = [sys.executable, "-m", "training", "pipeline", str(pipeline.file), *where]
-    return run_logged(command, pipeline.folder / STAGES / "report.log")
+    return call(command, pipeline.folder / STAGES / "report.log")
 
 
 def _how(standing: Standing) -> str:
