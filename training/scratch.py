@@ -84,7 +84,7 @@ def train_tokenizer(texts: Iterator[str], *, vocabulary: int) -> PreTrainedToken
         single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
     )
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS
+        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, add_prefix_space=True
     )
 
 

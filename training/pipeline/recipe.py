@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from service.contract.bundle import Precision
-from training.recipe import Seed
+from training.recipe import RecipePart, Seed
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Figure = Literal["ndcg_at_5", "ndcg_at_10", "mrr_at_10", "pnr", "pairwise_accuracy"]
@@ -17,11 +17,7 @@ FIGURES: tuple[Figure, ...] = ("ndcg_at_5", "ndcg_at_10", "mrr_at_10", "pnr", "p
 OWN_FOLDERS = ("stages", "scores", "report")
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _Stage(_Part):
+class _Stage(RecipePart):
     name: Name = Field("", validate_default=False, description="default: the stage's own")
     arguments: tuple[str, ...] = Field((), description="more of the command line, as --tensorboard")
 
@@ -34,7 +30,7 @@ class _Stage(_Part):
 class RecipeStage(_Stage):
     """A stage of `python -m training` that has a recipe."""
 
-    stage: Literal["scratch", "cpt", "sft", "label", "distill"]
+    stage: Literal["scratch", "cpt", "sft", "retrieve", "label", "distill"]
     recipe: Path | None = Field(None, description="TOML file, relative to the pipeline's")
     set: dict[str, Any] = Field({}, description="fields laid over the file's; nested tables merge")
 
@@ -56,7 +52,7 @@ class LatencyStage(_Stage):
 Stage = Annotated[RecipeStage | ExportStage | LatencyStage, Field(discriminator="stage")]
 
 
-class ReportOptions(_Part):
+class ReportOptions(RecipePart):
     """Which systems are judged on which sets."""
 
     recipe: Path | None = Field(None, description="an evaluate recipe, relative to the pipeline's")
@@ -80,7 +76,7 @@ class ReportOptions(_Part):
         return self
 
 
-class PipelineRecipe(_Part):
+class PipelineRecipe(RecipePart):
     """One experiment: stages, each read by later ones as "{name}", and a report."""
 
     name: Name

@@ -36,8 +36,9 @@ TITLES: dict[Figure, str] = {
 
 PROTOCOL = """\
 A query's figure is its mean over the seeds, its pairs are those of all seeds together. Brackets: \
-95 % bootstrap intervals over queries; below, the seeds' least and greatest. nDCG has {gain} gain; \
-MRR counts grades from {relevant_from:g}; PNR pools pairs within queries, ties count for neither.
+95 % bootstrap intervals over queries; below them, the seeds' least and greatest. \
+nDCG has {gain} gain; MRR counts grades from {relevant_from:g}; PNR pools pairs within queries, \
+ties count for neither.
 """
 PARITY = {
     "max_delta": "largest Δ",
@@ -171,10 +172,11 @@ def _figures_table(found: Comparison, figures: Sequence[Figure], queries: int) -
 
 
 def _cell(found: Measured) -> str:
-    if len(found.seeds) == 1:
-        return str(found.estimate)
-    least, most = min(found.seeds), max(found.seeds)
-    return f"{found.estimate}<br><small>{least:.4f} – {most:.4f}</small>"
+    value, _, interval = str(found.estimate).partition(" ")
+    lines = [value, f"<small>{interval}</small>"]
+    if len(found.seeds) > 1:
+        lines.append(f"<small>{min(found.seeds):.4f} – {max(found.seeds):.4f}</small>")
+    return "<br>".join(lines)
 
 
 def _gaps_table(found: Comparison, baseline: str) -> str:

@@ -14,7 +14,6 @@ from training.pipeline.pipeline import Pipeline
 from training.pipeline.plan import Step
 from training.recipe import RecipeError
 
-
 SHIPPED = sorted(Path("training/recipes").glob("*.toml"))
 
 

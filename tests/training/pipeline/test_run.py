@@ -116,7 +116,10 @@ def test_from_nothing_to_a_bundle_and_a_report(task: Path) -> None:
         },
         student(train=[{"teacher": "labels", "source": of_labels}], epochs=1),
         bundle("{student}"),
-        {"stage": "latency", "arguments": ["--sizes", "small", "--rounds", "1", "--batch", "1"]},
+        {
+            "stage": "latency",
+            "arguments": ["--sizes", "small", "--rounds", "1", "--batch", "1", "--length", "8"],
+        },
         seeds=[1, 2],
         report={"recipe": "sets.toml", "systems": ["student", "sft"], "scores": ["sft"]},
     )
@@ -139,7 +142,7 @@ def test_from_nothing_to_a_bundle_and_a_report(task: Path) -> None:
     row = next(line for line in report.splitlines() if line.startswith("| sft | 1 |"))
     for name in ("ndcg_at_5", "ndcg_at_10", "mrr_at_10", "pairwise_accuracy"):
         value, low, high = figures[name]
-        assert f" {value:.4f} [{low:.4f}, {high:.4f}] " in row
+        assert f" {value:.4f}<br><small>[{low:.4f}, {high:.4f}]</small> " in row
 
 
 def test_a_pipeline_killed_at_any_moment_goes_on_inside_the_stage(task: Path) -> None:
