@@ -62,7 +62,7 @@ def test_it_can_be_pretrained_and_made_a_scorer(base: Path) -> None:
     pairs = encoder.encode("the kettle", [Candidate("a", "kettle", "of water"), Candidate("b")])
     ends = {"pad": tokenizer.pad_token_id, "eos": tokenizer.eos_token_id}
     with torch.no_grad():
-        together = score_decoder_pairs(scorer.eval(), pairs, rows=2, **ends)
+        together = score_decoder_pairs(scorer.train(False), pairs, rows=2, **ends)
         alone = [score_decoder_pairs(scorer, [pair], rows=1, **ends).item() for pair in pairs]
     assert together.tolist() == pytest.approx(alone, abs=1e-5)
 

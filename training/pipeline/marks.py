@@ -16,6 +16,9 @@ from training.pipeline.plan import Step
 WHOLE_BYTES = 64 * 2**20
 """Larger files of data are known by their size alone."""
 
+LONGEST_NAME = 255
+"""Longer strings of a recipe name no file; the system would not even look."""
+
 
 @dataclass(frozen=True, slots=True)
 class Mark:
@@ -69,7 +72,7 @@ def inputs_of(step: Step, marks: Mapping[str, Mark], data: Path) -> dict[str, st
     return {
         "recipe": _digest([step.stage.stage, step.wanted]),
         "data": _digest([_identity(file, data) for file in files]),
-        **{name: marks[name].identity for name in step.reads},
+        **{f"{{{name}}}": marks[name].identity for name in step.reads},
     }
 
 
@@ -78,7 +81,7 @@ def changes(mark: Mark, inputs: Mapping[str, str]) -> str:
     names = {"recipe": "its recipe", "data": "its data"}
     every = dict.fromkeys([*mark.inputs, *inputs])
     differ = [name for name in every if mark.inputs.get(name) != inputs.get(name)]
-    return " and ".join(names.get(name, name) for name in differ)
+    return " and ".join(names.get(name, name.strip("{}")) for name in differ)
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -95,7 +98,7 @@ def _strings(value: Any) -> Iterator[str]:
 
 def _files(text: str, data: Path) -> tuple[Path, ...]:
     """Return the files under data that a field may mean: a set's folder, a file or a pattern."""
-    if not text or Path(text).is_absolute():
+    if not text or len(text) > LONGEST_NAME or Path(text).is_absolute():
         return ()
     found = data.glob(text) if "*" in text else [data / text]
     return tuple(

@@ -28,7 +28,7 @@ p, li { max-width: 52rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92em; }
 th { text-align: left; background: var(--soft); font-weight: 600; }
 th, td { padding: .38rem .75rem; border-bottom: 1px solid var(--line); vertical-align: top; }
-td:not(:first-child) { white-space: nowrap; }
+td { white-space: nowrap; }
 small { color: var(--dim); }
 code { font: .88em ui-monospace, monospace; background: var(--soft); padding: .1em .3em;
   border-radius: 3px; white-space: normal; overflow-wrap: anywhere; }

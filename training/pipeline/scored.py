@@ -69,7 +69,6 @@ class Arm:
 
     name: str
     runs: tuple[Run, ...]
-    planned: int
 
     def score(self, judged: JudgedQueries, folder: Path) -> list[list[JudgedScores]]:
         """Return each run's scores of a set; none where the system knows nothing of it."""
@@ -91,11 +90,11 @@ def arms_of(pipeline: Pipeline, done: Mapping[str, Mark]) -> list[Arm]:
 def _arm(name: str, pipeline: Pipeline, done: Mapping[str, Mark]) -> Arm:
     steps = [step for step in pipeline.steps if step.stage.name == name]
     if not steps:
-        return Arm(name, (Run(name, Path(name), _stamp(Path(name))),), 1)
+        return Arm(name, (Run(name, Path(name), _stamp(Path(name))),))
     runs = [
         Run(step.name, step.output, done[step.name].identity) for step in steps if step.name in done
     ]
-    return Arm(name, tuple(runs), len(steps))
+    return Arm(name, tuple(runs))
 
 
 def _stamp(path: Path) -> str:

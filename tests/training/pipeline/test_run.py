@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -248,6 +249,16 @@ def test_a_report_tells_what_is_still_to_come_and_scores_a_system_once(
     assert "| student | 1 |" in text
     assert f"| {base} | 1 |" in text
     assert "nDCG@5" not in text
+
+
+def test_a_run_that_was_made_alone_is_taken_over(task: Path) -> None:
+    write_pipeline(task, student(epochs=1))
+    run(load(task), start=here)
+    state = task / "runs/exp/student/state/state.json"
+    before = state.stat().st_mtime_ns
+    shutil.rmtree(task / "runs/exp/stages")
+    run(load(task), start=here)
+    assert state.stat().st_mtime_ns == before
 
 
 def test_restart_throws_only_a_pipeline_s_folder_away(task: Path) -> None:
