@@ -36,7 +36,7 @@ def scratch(recipe: ScratchRecipe, *, data: Path, out: Path, restart: bool = Fal
     """
     folder = out / recipe.name
     restore_folder(folder)
-    facts = recipe.model_dump(mode="json")
+    facts = {"recipe": recipe.model_dump(mode="json")}
     if folder.exists() and not restart:
         if _made_by(folder) != facts:
             raise RecipeError(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from training.pipeline.found import is_made
 from training.pipeline.marks import Mark, changes, inputs_of, read_mark
 from training.pipeline.plan import Step, checked, laid_over, make_plan
 from training.pipeline.recipe import ExportStage, PipelineRecipe, RecipeStage
@@ -22,12 +23,13 @@ class Standing:
     """How a step stands.
 
     Attributes:
-        state: Finished; never begun; begun; or made of something else than it would be now.
+        state: Finished; found, made without the pipeline; never begun; begun; or made of something
+            else than it would be now.
         mark: What is written of it.
         inputs: What it would be made of now; None while a step that it reads is not finished.
     """
 
-    state: Literal["done", "new", "stopped", "changed"]
+    state: Literal["done", "found", "new", "stopped", "changed"]
     mark: Mark | None
     inputs: dict[str, str] | None
 
@@ -110,7 +112,7 @@ class Pipeline:
             return Standing("new" if mark is None else "changed", mark, None)
         inputs = inputs_of(step, done, self.data)
         if mark is None:
-            return Standing("new", mark, inputs)
+            return Standing("found" if is_made(step) else "new", mark, inputs)
         if mark.inputs != inputs:
             return Standing("changed", mark, inputs)
         finished = mark.finished_at is not None and step.output.exists()

@@ -38,6 +38,7 @@ class Start(Protocol):
 
 AHEAD = {
     "done": "finished",
+    "found": "there already, taken over",
     "new": "to do",
     "stopped": "begun, goes on",
     "changed": "to do again from the start",
@@ -88,6 +89,10 @@ def run(pipeline: Pipeline, *, restart: bool = False, start: Start = run_logged)
                 done[step.name] = standing.mark
                 _say(f"[{number}/{count}] {step.name}: finished before")
                 continue
+            if standing.state == "found" and standing.inputs is not None:
+                done[step.name] = _take_over(pipeline, step, standing.inputs)
+                _say(f"[{number}/{count}] {step.name}: there already with this recipe, taken over")
+                continue
             _say(f"[{number}/{count}] {step.name}: {_how(standing)}")
             done[step.name] = _run_step(pipeline, step, standing, call)
             made = {one.name: (one, done[one.name]) for one in pipeline.steps[:number]}
@@ -125,6 +130,13 @@ def _run_step(pipeline: Pipeline, step: Step, standing: Standing, call: Call) ->
         raise StepError(f"{step.name} ended with {ended}; its log is {log}")
     mark = replace(mark, finished_at=_now())
     write_mark(mark_file, mark)
+    return mark
+
+
+def _take_over(pipeline: Pipeline, step: Step, inputs: dict[str, str]) -> Mark:
+    _write_recipe(pipeline, step)
+    mark = Mark(inputs, pipeline.command(step), _now(), finished_at=_now())
+    write_mark(pipeline.path(step, ".json"), mark)
     return mark
 
 

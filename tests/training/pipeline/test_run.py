@@ -117,6 +117,7 @@ def test_from_nothing_to_a_bundle_and_a_report(task: Path) -> None:
         },
         student(train=[{"teacher": "labels", "source": of_labels}], epochs=1),
         bundle("{student}"),
+        bundle("{sft}", "teacher"),
         {
             "stage": "latency",
             "arguments": ["--sizes", "small", "--rounds", "1", "--batch", "1", "--length", "8"],
@@ -129,8 +130,9 @@ def test_from_nothing_to_a_bundle_and_a_report(task: Path) -> None:
     for seed in (1, 2):
         assert Bundle.open(folder / f"bundle-{seed}").manifest.name == f"bundle-{seed}"
     report = (folder / "report" / "report.md").read_text()
-    assert "9 of 9 steps finished" in report
+    assert "10 of 10 steps finished" in report
     assert "| bundle-2 |" in report
+    assert "| teacher |" in report
     assert "of the floor" in report
     assert "![loss and validation figure by step](curves.png)" in report
     page = (folder / "report" / "report.html").read_text()
@@ -251,14 +253,23 @@ def test_a_report_tells_what_is_still_to_come_and_scores_a_system_once(
     assert "nDCG@5" not in text
 
 
-def test_a_run_that_was_made_alone_is_taken_over(task: Path) -> None:
-    write_pipeline(task, student(epochs=1))
+def test_a_run_that_was_made_alone_is_taken_over(
+    task: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pipeline(task, student(epochs=1), bundle("{student}"))
     run(load(task), start=here)
-    state = task / "runs/exp/student/state/state.json"
-    before = state.stat().st_mtime_ns
-    shutil.rmtree(task / "runs/exp/stages")
-    run(load(task), start=here)
-    assert state.stat().st_mtime_ns == before
+    card = task / "runs/exp/student/checkpoint/disranker.json"
+    fields = json.loads(card.read_text())
+    del fields["recipe"]["beta"]  # as if it had been made before there was such a field
+    for name, taken in (("disranker.json", True), ("gone.json", False)):
+        shutil.rmtree(task / "runs/exp/stages")
+        card.unlink(missing_ok=True)
+        card.with_name(name).write_text(json.dumps(fields))
+        capsys.readouterr()
+        assert main(call_of(task, "--dry-run")) == 0
+        assert ("student: there already, taken over" in capsys.readouterr().out) is taken
+        run(load(task), start=here)
+        assert ("student: there already with this recipe" in capsys.readouterr().err) is taken
 
 
 def test_restart_throws_only_a_pipeline_s_folder_away(task: Path) -> None:
