@@ -158,6 +158,7 @@ def _report(pipeline: Pipeline, call: Call) -> int:
     """Write the report in a process of its own, since models take memory; return its status."""
     where = ["--data", str(pipeline.data), "--out", str(pipeline.out), "--report-only"]
     command = [sys.executable, "-m", "training", "pipeline", str(pipeline.file), *where]
+    _say("    " + shlex.join(command))
     return call(command, pipeline.folder / STAGES / "report.log")
 
 
