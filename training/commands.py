@@ -1,4 +1,4 @@
-"""Commands that measure and compare; `options.run(options)` runs the one that was chosen."""
+"""Commands beside the stages; `options.run(options)` runs the one that was chosen."""
 
 from __future__ import annotations
 
@@ -15,11 +15,72 @@ from training.recipe import (
 
 
 def add_commands(stages: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `compare`, `scores`, `latency` and `speed` to a command line."""
+    """Add `pipeline`, `evaluate`, `compare`, `scores`, `latency` and `speed`."""
+    _add_pipeline(stages)
+    _add_evaluate(stages)
     _add_compare(stages)
     _add_scores(stages)
     _add_latency(stages)
     _add_speed(stages)
+
+
+def _add_pipeline(stages: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "run the stages of a whole experiment that are not finished, and report"
+    command = stages.add_parser("pipeline", help=text, description=text)
+    command.set_defaults(run=_pipeline)
+    command.add_argument("recipe", type=Path, help="TOML file of stages, see docs/pipeline.md")
+    _add_data(command)
+    command.add_argument("--out", type=Path, default=Path("runs"), help="default: runs")
+    how = command.add_mutually_exclusive_group()
+    how.add_argument("--restart", action="store_true", help="throw everything of it away first")
+    how.add_argument("--dry-run", action="store_true", help="say what would be run")
+    how.add_argument(
+        "--report-only", action="store_true", help="write the report on what is finished"
+    )
+
+
+def _pipeline(options: argparse.Namespace) -> int:
+    from training.pipeline.command import run_command
+
+    return run_command(
+        options.recipe,
+        data=options.data,
+        out=options.out,
+        restart=options.restart,
+        dry_run=options.dry_run,
+        report_only=options.report_only,
+    )
+
+
+def _add_evaluate(stages: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "nDCG, MRR and PNR of a checkpoint or a bundle"
+    command = stages.add_parser("evaluate", help=text, description=text)
+    command.set_defaults(run=_evaluate)
+    command.add_argument("recipe", type=Path, help="the judged sets, see training/recipes/")
+    _add_data(command)
+    command.add_argument(
+        "--model", type=Path, required=True, help="checkpoint, bundle, labels or TREC run"
+    )
+    command.add_argument(
+        "--precision",
+        choices=("fp32", "int8"),
+        help="model of the bundle; default: int8 where it is offered, as served",
+    )
+    command.add_argument("--json", type=Path, help="write the figures here, too")
+    command.add_argument("--runs-to", type=Path, help="write TREC runs and qrels here, too")
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from training.report import Outputs, report
+
+    report(
+        load_recipe(options.recipe, EvaluateRecipe),
+        data=options.data,
+        model=options.model,
+        precision=options.precision,
+        outputs=Outputs(options.json, options.runs_to),
+    )
+    return 0
 
 
 def _add_compare(stages: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -61,9 +122,7 @@ def _add_scores(stages: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     command = stages.add_parser("scores", help=text, description=text)
     command.set_defaults(run=_scores)
     command.add_argument("recipe", type=Path, help="the judged sets, as for evaluate")
-    command.add_argument(
-        "--data", type=Path, required=True, help="folder of the sets the recipe names"
-    )
+    _add_data(command)
     _add_models(command, "once or more")
     command.add_argument("--out", type=Path, required=True, help="folder of the report")
 
@@ -123,9 +182,7 @@ def _add_speed(stages: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     command.set_defaults(run=_speed)
     command.add_argument("what", choices=("label", "distill"), help="the stage to time")
     command.add_argument("recipe", type=Path, help="TOML file of that stage")
-    command.add_argument(
-        "--data", type=Path, required=True, help="folder of the sets the recipe names"
-    )
+    _add_data(command)
     command.add_argument("--shards", type=_count, default=1, help="label: shards a round; 1")
     command.add_argument(
         "--rounds", type=_count, default=10, help="label: repeats, distill: steps; default: 10"
@@ -150,6 +207,12 @@ def _count(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is less than 1")
     return value
+
+
+def _add_data(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--data", type=Path, required=True, help="folder of the sets the recipe names"
+    )
 
 
 def _add_models(command: argparse.ArgumentParser, count: str) -> None:

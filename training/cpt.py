@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import chain, islice
@@ -21,6 +19,7 @@ from service.contract.folder import replaced_folder, restore_folder
 from training.click_feed import ClickRows, Counts, encode_clicks
 from training.clicks import open_clicks
 from training.decoder import build_language_model, plain
+from training.hashing import fingerprint
 from training.loop import Part, share, start_accelerator, train
 from training.losses import target_cross_entropy
 from training.packing import Row, batch, pack, targets
@@ -78,15 +77,11 @@ def cpt(
         loss = float(torch.stack(found).sum()) / sum(map(targets, held_out))
         return {"held_out_loss": loss, "log_likelihood": -loss}
 
-    fingerprint = _fingerprint(recipe, [shard.identity for shard in shards])
-    if restart and accelerator.is_main_process:  # all inputs were read: none can fail any more
-        shutil.rmtree(folder, ignore_errors=True)
-    accelerator.wait_for_everyone()
     progress = train(
         model,
         accelerator=accelerator,
         folder=folder,
-        fingerprint=fingerprint,
+        fingerprint=fingerprint(recipe, (shard.identity.encode() for shard in shards)),
         settings=recipe.optimiser,
         steps=recipe.steps,
         seed=recipe.seed,
@@ -96,9 +91,9 @@ def cpt(
         evaluate=figures,
         figure="log_likelihood",
         keep=lambda weights, _: keep_best(folder, weights),
+        restart=restart,
         tensorboard=tensorboard,
     )
-    accelerator.wait_for_everyone()
     accelerator.free_memory()
     del model
     if accelerator.is_main_process:
@@ -181,11 +176,3 @@ def _write(folder: Path, recipe: CptRecipe, facts: dict[str, Any]) -> None:
         plain(model, recipe.model).save_pretrained(scratch, safe_serialization=True)
         tokenizer.save_pretrained(scratch)
         (scratch / REPORT).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-
-
-def _fingerprint(recipe: CptRecipe, shards: Sequence[str]) -> str:
-    """Return a hash of the recipe and of what its shards are known by."""
-    digest = hashlib.sha256(json.dumps(recipe.model_dump(mode="json"), sort_keys=True).encode())
-    for identity in shards:
-        digest.update(identity.encode())
-    return digest.hexdigest()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,8 @@ from service.contract.bundle import ScoreMeaning
 from service.contract.checkpoint import Card
 from service.contract.encoding import PairEncoder
 from service.contract.folder import restore_folder
-from service.contract.types import RankingExample
 from training.checkpoint import Weights, write_checkpoint
+from training.hashing import fingerprint
 from training.loop import ByStep, Part, start_accelerator, train
 from training.losses import group_mean, student_loss
 from training.recipe import DistillRecipe
@@ -82,16 +80,14 @@ def distill(
         whole = {**model.state_dict(), **weights}
         write(whole, card.model_copy(update={"metrics": {"selected_at": row}}))
 
-    fingerprint = _fingerprint(recipe, lessons, held_out)
-    if restart and accelerator.is_main_process:  # all inputs were read: none can fail any more
-        shutil.rmtree(folder, ignore_errors=True)
-    accelerator.wait_for_everyone()
+    taught = (array.tobytes() for array in lessons.arrays())
+    inputs = chain(taught, [repr(held_out).encode()])
     restore_folder(folder / CHECKPOINT)
     progress = train(
         model,
         accelerator=accelerator,
         folder=folder,
-        fingerprint=fingerprint,
+        fingerprint=fingerprint(recipe, inputs),
         settings=recipe.optimiser,
         steps=lessons.steps_per_epoch * recipe.epochs,
         seed=recipe.seed,
@@ -101,9 +97,9 @@ def distill(
         evaluate=figures,
         figure="ndcg_at_10",
         keep=keep,
+        restart=restart,
         tensorboard=tensorboard,
     )
-    accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         # Scores are served in fp32 and below, so they are judged without training's autocast.
         best = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
@@ -149,14 +145,3 @@ def _group_loss(
         losses.append(student_loss(recipe.loss, student, teacher, beta=recipe.beta, tau=recipe.tau))
         start += len(teacher)
     return group_mean(losses)
-
-
-def _fingerprint(
-    recipe: DistillRecipe, lessons: Lessons, held_out: Sequence[RankingExample]
-) -> str:
-    """Return a hash of the recipe and of all that it trains on and chooses by."""
-    digest = hashlib.sha256(json.dumps(recipe.model_dump(mode="json"), sort_keys=True).encode())
-    for array in lessons.arrays():
-        digest.update(array.tobytes())
-    digest.update(repr(held_out).encode())
-    return digest.hexdigest()

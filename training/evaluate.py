@@ -114,12 +114,12 @@ def summarise(
         found[NDCG_5],
         found[NDCG_10],
         found[MRR_10],
-        Estimate(value, _odds(accuracy.low), _odds(accuracy.high)),
+        Estimate(value, odds(accuracy.low), odds(accuracy.high)),
         accuracy,
     )
 
 
-def _odds(accuracy: float) -> float:
+def odds(accuracy: float) -> float:
     """Return the PNR of a pairwise accuracy; the interval of one is that of the other."""
     return float("inf") if accuracy == 1 else accuracy / (1 - accuracy)
 

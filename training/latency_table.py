@@ -39,21 +39,25 @@ def latency_table(
         length: Tokens a pair; default: 256 at the paper's sizes, else 64.
         rounds: Timed calls of each shape.
         price_per_hour: Of the machine; without it nothing is said of cost.
-        json_to: Where to write every round's time too.
+        json_to: Where to write every round's time too, and what is printed as `report`.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     sizes = sizes or ("paper" if device.type == "cuda" else "small")
     shapes = PAPER if sizes == "paper" else SMALL
     usual_batch, usual_length = (48, 256) if sizes == "paper" else (8, 64)
     batch, length = batch or usual_batch, length or usual_length
-    print(_conditions(device, sizes, batch, length, rounds))
-    found = {}
+    parts = [_conditions(device, sizes, batch, length, rounds)]
+    print(parts[0])
+    found: dict[str, object] = {}
     for precision in precisions or (("bf16",) if device.type == "cuda" else ("fp32",)):
         workload = Workload(batch, length, DTYPES[precision], device)
         latencies = measure(shapes, workload, rounds=rounds)
-        print(_table(precision, latencies, workload, price_per_hour), flush=True)
+        parts.append(_table(precision, latencies, workload, price_per_hour))
+        print(parts[-1], flush=True)
         found[precision] = [_plain(latency) for latency in latencies]
     if json_to is not None:
+        found["report"] = "\n".join(parts)
+        json_to.parent.mkdir(parents=True, exist_ok=True)
         json_to.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 

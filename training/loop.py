@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -89,6 +90,7 @@ def train(
     evaluate: Evaluate,
     figure: str,
     keep: Keep,
+    restart: bool = False,
     tensorboard: bool = False,
 ) -> Progress:
     """Train the model and return the run's progress; goes on where an earlier run stopped.
@@ -110,6 +112,7 @@ def train(
         evaluate: Validation figures of the model; every process calls it.
         figure: Name of the figure to maximise.
         keep: Called with the trained weights and the history row whenever the figure is the best.
+        restart: Throw the folder away first; whoever calls has read all inputs by now.
         tensorboard: Write the folder's `logs`.
 
     Raises:
@@ -119,6 +122,8 @@ def train(
     optimiser = _optimiser(model, settings)
     base_rates = [group["lr"] for group in optimiser.param_groups]
     if accelerator.is_main_process:
+        if restart:
+            shutil.rmtree(folder, ignore_errors=True)
         restore_folder(folder / STATE)
     accelerator.wait_for_everyone()
     prepared, prepared_optimiser = accelerator.prepare(model, optimiser)
@@ -161,6 +166,7 @@ def train(
     bar.close()
     if log is not None:
         log.close()
+    accelerator.wait_for_everyone()
     return progress
 
 

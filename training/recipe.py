@@ -261,12 +261,21 @@ def load_recipe(path: Path, kind: type[Recipe]) -> Recipe:
         RecipeError: The file is missing, is no TOML, or has an unknown or wrong field.
     """
     try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
-        return kind.model_validate(fields)
-    except OSError as error:
-        raise RecipeError(f"{path}: {error.strerror}") from None
+        return kind.model_validate(read_toml(path))
     except ValidationError as error:
         raise RecipeError(f"{path}: {first_error(error)}{_got(error)}") from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the fields of a TOML file.
+
+    Raises:
+        RecipeError: The file is missing or no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path}: {error.strerror}") from None
     except ValueError as error:
         raise RecipeError(f"{path}: not a TOML file: {error}") from None
 

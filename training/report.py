@@ -61,7 +61,7 @@ def report(
             print(_row(judged.name, name, found), flush=True)
             rows[f"{judged.name} / {name}"] = found.as_dict()
         if outputs.runs_to is not None:
-            _write_runs(outputs.runs_to / _file_name(judged.name), judged, rankings)
+            _write_runs(outputs.runs_to / file_name(judged.name), judged, rankings)
     if outputs.json_to is not None:
         outputs.json_to.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
@@ -72,12 +72,12 @@ def _write_runs(
     folder.mkdir(parents=True, exist_ok=True)
     write_qrels(folder / "qrels.txt", judged.judgements())
     for name, scores in rankings.items():
-        tag = _file_name(name)
+        tag = file_name(name)
         ranked: dict[str, Sequence[str]] = {query.query_id: query.ranked for query in scores}
         write_run(folder / f"{tag}.run", ranked, tag=tag)
 
 
-def _file_name(name: str) -> str:
+def file_name(name: str) -> str:
     """Return a name with `-` for all that is unusual in file names and TREC tags."""
     return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
 

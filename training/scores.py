@@ -51,24 +51,29 @@ def write_scores(recipe: EvaluateRecipe, *, data: Path, models: Sequence[Path], 
         parts = ["# Scores\n", NOTES.format(relevant_from=recipe.relevant_from)]
         for number, source in enumerate(recipe.sets, start=1):
             judged = read_judged_queries(source, data)
-            parts.extend(_section(judged, systems, recipe.relevant_from, folder, number))
+            parts.append(f"## {judged.name}\n")
+            parts.extend(score_section(judged, systems, recipe.relevant_from, folder, number))
         (folder / "report.md").write_text("\n".join(parts) + "\n", encoding="utf-8")
 
 
-def _section(
+def score_section(
     judged: JudgedQueries,
     systems: Sequence[System],
     relevant_from: float,
     folder: Path,
     number: int,
 ) -> list[str]:
+    """Return a set's part of the report, and write its plots, which have the number, to folder.
+
+    Raises:
+        RecipeError: No pair is scored by all systems.
+    """
     pairs = common_pairs({system.name: judged.score(system) for system in systems})
     tables = _reliabilities(judged, systems, pairs, relevant_from)
     histograms, curves = f"scores-{number}.png", f"calibration-{number}.png"
     draw_histograms(pairs.standardised, folder / histograms)
     draw_reliability(tables, folder / curves)
     return [
-        f"## {judged.name}\n",
         f"{len(pairs.grades):,} pairs of {len(pairs.queries):,} queries; {pairs.left_out:,} pairs "
         "left out that some scorer has no score for.\n",
         _quantile_table(pairs),

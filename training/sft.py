@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +17,10 @@ from service.contract.checkpoint import Card
 from service.contract.decoder_encoding import DecoderPairEncoder
 from service.contract.folder import restore_folder
 from service.contract.template import DECODER_TEMPLATE
-from service.contract.types import RankingExample
 from training.checkpoint import write_checkpoint
 from training.data import read_source
 from training.decoder import build_scorer, plain, score_decoder_pairs
+from training.hashing import fingerprint
 from training.loop import ByStep, Part, share, start_accelerator, train
 from training.losses import ordered_pairs, pairwise_hinge
 from training.recipe import RecipeError
@@ -76,15 +74,13 @@ def sft(
     def parts(step: int) -> list[Part]:
         return step_parts(step, lessons, encoder, recipe, accelerator, ends)
 
-    fingerprint = _fingerprint(recipe, lessons, held_out)
-    if restart and accelerator.is_main_process:  # all inputs were read: none can fail any more
-        shutil.rmtree(folder, ignore_errors=True)
-    accelerator.wait_for_everyone()
+    taught = (array.tobytes() for array in lessons.arrays())
+    inputs = chain(taught, [repr(held_out).encode()])
     progress = train(
         model,
         accelerator=accelerator,
         folder=folder,
-        fingerprint=fingerprint,
+        fingerprint=fingerprint(recipe, inputs),
         settings=recipe.optimiser,
         steps=lessons.steps_per_epoch * recipe.epochs,
         seed=recipe.seed,
@@ -94,9 +90,9 @@ def sft(
         evaluate=figures,
         figure="ndcg_at_10",
         keep=lambda weights, _: keep_best(folder, weights),
+        restart=restart,
         tensorboard=tensorboard,
     )
-    accelerator.wait_for_everyone()
     accelerator.free_memory()
     del model
     if accelerator.is_main_process:
@@ -200,12 +196,3 @@ def hinge_sum(
         for part, (_, chosen) in zip(parts, drawn, strict=True)
     ]
     return torch.stack(losses).sum()
-
-
-def _fingerprint(recipe: SftRecipe, lessons: Lessons, held_out: Sequence[RankingExample]) -> str:
-    """Return a hash of the recipe and of all that it trains on and chooses by."""
-    digest = hashlib.sha256(json.dumps(recipe.model_dump(mode="json"), sort_keys=True).encode())
-    for array in lessons.arrays():
-        digest.update(array.tobytes())
-    digest.update(repr(held_out).encode())
-    return digest.hexdigest()

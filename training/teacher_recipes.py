@@ -61,6 +61,29 @@ class ClickJudged(RecipePart):
 ClickSource = Annotated[ClickFiles | ClickDataset | ClickJudged, Field(discriminator="kind")]
 
 
+class ScratchRecipe(RecipePart):
+    """A small language model with random weights, and a tokenizer trained on the spot."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: Seed = 0
+    texts: tuple[ClickSource, ...] = Field(min_length=1, description="what the tokenizer reads")
+    vocabulary: int = Field(8192, ge=512, description="tokens, at most")
+    hidden: int = Field(256, ge=8)
+    layers: int = Field(4, ge=1)
+    heads: int = Field(4, ge=1)
+    key_value_heads: int = Field(2, ge=1, description="Mistral shares each among several heads")
+    positions: int = Field(2048, ge=16, description="tokens of the longest row")
+
+    @model_validator(mode="after")
+    def _heads_share_evenly(self) -> Self:
+        if self.hidden % self.heads or self.heads % self.key_value_heads:
+            raise ValueError(
+                f"hidden {self.hidden} must be a multiple of heads {self.heads}, and that one of "
+                f"key_value_heads {self.key_value_heads}"
+            )
+        return self
+
+
 class CptRecipe(RecipePart):
     """Continued pre-training on what was clicked (DisRanker section 3.2)."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from training.pipeline.recipe import PipelineRecipe
 from training.recipe import (
     DistillRecipe,
     EvaluateRecipe,
@@ -14,6 +15,7 @@ from training.recipe import (
     Labels,
     RecipeError,
     load_recipe,
+    read_toml,
 )
 from training.retrieval_recipe import RetrieveRecipe
 from training.teacher_recipes import CptRecipe, SftRecipe
@@ -41,7 +43,9 @@ def write(folder: Path, text: str) -> Path:
 
 def test_every_shipped_recipe_loads() -> None:
     for path in SHIPPED.glob("*.toml"):
-        if path.name.startswith("evaluate"):
+        if "stages" in read_toml(path):
+            load_recipe(path, PipelineRecipe)
+        elif path.name.startswith("evaluate"):
             load_recipe(path, EvaluateRecipe)
         elif path.name.endswith("candidates.toml"):
             load_recipe(path, RetrieveRecipe)

@@ -1,0 +1,31 @@
+"""The stages that a recipe describes whole: the recipe's kind, and the function that runs it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from training.recipe import DistillRecipe, LabelRecipe
+from training.retrieval_recipe import RetrieveRecipe
+from training.teacher_recipes import CptRecipe, ScratchRecipe, SftRecipe
+
+RecipeKind = type[
+    ScratchRecipe | CptRecipe | SftRecipe | RetrieveRecipe | LabelRecipe | DistillRecipe
+]
+
+RECIPES: dict[str, RecipeKind] = {
+    "scratch": ScratchRecipe,
+    "cpt": CptRecipe,
+    "sft": SftRecipe,
+    "retrieve": RetrieveRecipe,
+    "label": LabelRecipe,
+    "distill": DistillRecipe,
+}
+
+
+def run_stage(stage: str, recipe: Any, **options: Any) -> Path:
+    """Run a stage and return the folder of what it wrote; torch is imported now, not before."""
+    run = getattr(import_module(f"training.{stage}"), stage)
+    folder: Path = run(recipe, **options)
+    return folder
