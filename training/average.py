@@ -23,23 +23,35 @@ CHECKPOINT = "checkpoint"
 ROWS = 16
 
 
-def average(recipe: AverageRecipe, *, data: Path, out: Path) -> Path:
+def average(recipe: AverageRecipe, *, data: Path, out: Path, restart: bool = False) -> Path:
     """Write the weighted mean of checkpoints to `out/<recipe name>/checkpoint` and return it.
 
-    The mean is calibrated and judged anew on the validation sets.
+    The mean is calibrated and judged anew on the validation sets. One that is there is left as it is.
 
     Args:
         recipe: The checkpoints and their weights.
         data: Folder of the judged sets the recipe names.
         out: Folder of runs.
+        restart: Make it anew.
 
     Raises:
-        RecipeError: A checkpoint or set cannot be read, or two checkpoints do not fit together.
+        RecipeError: A checkpoint or set cannot be read, two checkpoints do not fit together, or the
+            folder holds another mean.
 
     Source:
         Wortsman et al. 2022, arXiv:2109.01903 (WiSE-FT) and arXiv:2203.05482 (model soups): between
         a model and its fine-tuned self the weights' mean keeps much of what either one knows.
     """
+    target = out / recipe.name / CHECKPOINT
+    restore_folder(target)
+    made = recipe.model_dump(mode="json")
+    if target.exists() and not restart:
+        if _card(target).recipe != made:
+            raise RecipeError(
+                f"{target} holds another mean; "
+                "give the recipe a new name, or start over with --restart"
+            )
+        return target
     folders = [part.path for part in recipe.checkpoints]
     cards = [_card(folder) for folder in folders]
     shapes = {(card.template, card.max_length, card.max_query_length) for card in cards}
@@ -62,7 +74,7 @@ def average(recipe: AverageRecipe, *, data: Path, out: Path) -> Path:
     card = cards[0].model_copy(
         update={
             "score": ScoreMeaning(teachers=_teachers(cards)),
-            "recipe": recipe.model_dump(mode="json") | {"of": [card.recipe for card in cards]},
+            "recipe": made,
         }
     )
     final = final_card(
@@ -70,11 +82,9 @@ def average(recipe: AverageRecipe, *, data: Path, out: Path) -> Path:
         validation,
         partial(score_pairs, model, rows=ROWS),
         relevant_from=recipe.relevant_from,
-        history={},
+        history={"averaged": [card.recipe for card in cards]},
     )
-    target = out / recipe.name / CHECKPOINT
     target.parent.mkdir(parents=True, exist_ok=True)
-    restore_folder(target)
     held_out = [example for part in validation for example in part.examples]
     write_checkpoint(target, model, tokenizer, final, held_out)
     return target

@@ -52,10 +52,19 @@ def test_weights_are_averaged_by_their_shares(taught: Path) -> None:
 def test_the_mean_of_one_student_and_itself_ranks_and_is_calibrated_as_it(taught: Path) -> None:
     card = read_card(mean(taught, ("a", 1.0), ("a", 1.0), name="same"))
     alone = read_card(taught / "runs" / "a" / "checkpoint")
+    assert card.metrics["averaged"] == [alone.recipe, alone.recipe]
     assert card.metrics["validation"] == alone.metrics["validation"]
     assert card.score.relevance.scale == pytest.approx(alone.score.relevance.scale, rel=1e-4)
     assert card.score.teachers == alone.score.teachers
-    assert card.recipe["of"] == [alone.recipe, alone.recipe]
+
+
+def test_a_mean_that_is_there_is_kept_and_another_is_not_put_in_its_place(taught: Path) -> None:
+    target = mean(taught, ("a", 1.0), ("b", 1.0), name="kept")
+    stamp = (target / "model.safetensors").stat().st_mtime_ns
+    assert mean(taught, ("a", 1.0), ("b", 1.0), name="kept") == target
+    assert (target / "model.safetensors").stat().st_mtime_ns == stamp
+    with pytest.raises(RecipeError, match="holds another mean"):
+        mean(taught, ("a", 2.0), ("b", 1.0), name="kept")
 
 
 def test_students_that_do_not_fit_together_are_refused(taught: Path) -> None:
