@@ -26,7 +26,7 @@ ROWS = 16
 def average(recipe: AverageRecipe, *, data: Path, out: Path, restart: bool = False) -> Path:
     """Write the weighted mean of checkpoints to `out/<recipe name>/checkpoint` and return it.
 
-    The mean is calibrated and judged anew on the validation sets. One that is there is left as it is.
+    It is calibrated and judged anew on the validation sets. One that is there is left as it is.
 
     Args:
         recipe: The checkpoints and their weights.

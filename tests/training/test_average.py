@@ -73,11 +73,11 @@ def test_students_that_do_not_fit_together_are_refused(taught: Path) -> None:
     small = recipe.model_copy(update={"name": "small", "student": student})
     distill(small, data=taught, out=taught / "runs")
     with pytest.raises(RecipeError, match="has other weights than"):
-        mean(taught, ("a", 1.0), ("small", 1.0))
+        mean(taught, ("a", 1.0), ("small", 1.0), name="with-small")
     student = recipe.student.model_copy(update={"max_length": 12})
     short = recipe.model_copy(update={"name": "short", "student": student})
     distill(short, data=taught, out=taught / "runs")
     with pytest.raises(RecipeError, match="different templates or lengths"):
-        mean(taught, ("a", 1.0), ("short", 1.0))
+        mean(taught, ("a", 1.0), ("short", 1.0), name="with-short")
     with pytest.raises(RecipeError, match="none/checkpoint is no checkpoint"):
-        mean(taught, ("a", 1.0), ("none", 1.0))
+        mean(taught, ("a", 1.0), ("none", 1.0), name="with-none")
