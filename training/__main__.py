@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         ("retrieve", "find candidates for queries that nobody judged"),
         ("label", "score pairs with a teacher into Parquet shards"),
         ("distill", "train a student on teachers' scores"),
+        ("average", "average the weights of students that started alike"),
     ):
         stage = stages.add_parser(name, help=text, description=text)
         stage.add_argument("recipe", type=Path, help="TOML file, see training/recipes/")

@@ -175,6 +175,22 @@ class DistillRecipe(RecipePart):
     save_every: int = Field(100, ge=1, description="steps between resumable states")
 
 
+class Averaged(RecipePart):
+    """A checkpoint and its share in a mean of weights."""
+
+    path: Path
+    weight: Positive = 1.0
+
+
+class AverageRecipe(RecipePart):
+    """The mean of students that started from the same weights."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    checkpoints: tuple[Averaged, ...] = Field(min_length=2)
+    validation: tuple[JudgedSet, ...] = Field(min_length=1)
+    relevant_from: float = Field(1, description="grade from which `relevance` should say yes")
+
+
 class RemoteOptions(RecipePart):
     """How a teacher by URL is asked."""
 

@@ -6,12 +6,18 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from training.recipe import DistillRecipe, LabelRecipe
+from training.recipe import AverageRecipe, DistillRecipe, LabelRecipe
 from training.retrieval_recipe import RetrieveRecipe
 from training.teacher_recipes import CptRecipe, ScratchRecipe, SftRecipe
 
 RecipeKind = type[
-    ScratchRecipe | CptRecipe | SftRecipe | RetrieveRecipe | LabelRecipe | DistillRecipe
+    ScratchRecipe
+    | CptRecipe
+    | SftRecipe
+    | RetrieveRecipe
+    | LabelRecipe
+    | DistillRecipe
+    | AverageRecipe
 ]
 
 RECIPES: dict[str, RecipeKind] = {
@@ -21,6 +27,7 @@ RECIPES: dict[str, RecipeKind] = {
     "retrieve": RetrieveRecipe,
     "label": LabelRecipe,
     "distill": DistillRecipe,
+    "average": AverageRecipe,
 }
 
 

@@ -17,6 +17,7 @@ FACTS = {
     "retrieve": "retrieved.json",
     "label": "labels.json",
     "distill": "disranker.json",
+    "average": "disranker.json",
 }
 """What a stage that has ended writes beside its outcome, its recipe among it."""
 

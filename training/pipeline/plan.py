@@ -165,7 +165,7 @@ def _step(
 
 def _output(stage: AnyStage, folder: Path) -> Path:
     match stage.stage:
-        case "cpt" | "sft" | "distill":
+        case "cpt" | "sft" | "distill" | "average":
             return folder / "checkpoint"
         case "latency":
             return folder / "latency.json"
