@@ -16,21 +16,13 @@ from export.errors import ExportError
 from export.int8 import quantize_int8
 from export.onnx import export_fp32, read_config
 from export.parity import GATES, Gates, Parity, compare, encode_examples, torch_scores
-from service.contract.bundle import (
-    TOKENIZER,
-    Bundle,
-    BundleError,
-    EngineEntry,
-    GoldenQuery,
-    Manifest,
-    Precision,
-    write_bundle,
-)
+from service.contract.bundle import TOKENIZER, Bundle, BundleError, GoldenQuery, write_bundle
 from service.contract.checkpoint import VALIDATION, Card, read_card
 from service.contract.encoder import Encoder, Ends
 from service.contract.errors import first_error
 from service.contract.examples import read_examples
 from service.contract.folder import restore_folder
+from service.contract.manifest import EngineEntry, Manifest, Precision
 from service.contract.template import DECODER_TEMPLATE
 from service.contract.types import RankingExample
 from service.scorers import native

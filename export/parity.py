@@ -11,9 +11,9 @@ from tqdm import tqdm
 
 from export.errors import ExportError
 from service.contract.agreement import kendall_tau_b, top_overlap
-from service.contract.bundle import Precision
 from service.contract.encoder import Encoder
 from service.contract.encoding import TokenPair
+from service.contract.manifest import Precision
 from service.contract.metrics import ndcg
 from service.contract.types import Float32s, RankingExample
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from service.api.keys import NAME, SCOPES, fresh_key
 from service.app import create_app
-from service.contract.bundle import Bundle, BundleError, Precision
+from service.contract.bundle import Bundle, BundleError
+from service.contract.manifest import Precision
 from service.engines.local import LocalEngine
 from service.offline import CandidatesError, check_bundle, rank_file
 from service.ranking.readiness import Readiness

@@ -21,7 +21,8 @@ from service.api.operations import Info, operations_router
 from service.api.routes import ROUTES, ranking_router
 from service.api.schema import MAX_CANDIDATES, ServedModel
 from service.api.serving import Serving
-from service.contract.bundle import Bundle, Precision
+from service.contract.bundle import Bundle
+from service.contract.manifest import Precision
 from service.engines.engine import Engine
 from service.ranking.admission import Admission
 from service.ranking.batcher import Batcher

@@ -17,7 +17,8 @@ from rich.text import Text
 from service.api.checks import id_faults, query_faults
 from service.api.faults import faults_of
 from service.api.schema import RankCandidate
-from service.contract.bundle import Bundle, BundleError, Precision
+from service.contract.bundle import Bundle, BundleError
+from service.contract.manifest import Precision
 from service.contract.template import document_text
 from service.contract.types import Candidate
 from service.ranking.golden import deviation

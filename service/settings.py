@@ -22,7 +22,7 @@ from pydantic_settings import (
 )
 
 from service.api.keys import ApiKey
-from service.contract.bundle import Precision
+from service.contract.manifest import Precision
 from service.scorers.scorer import EngineName
 
 PREFIX = "DISRANKER_"

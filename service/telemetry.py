@@ -23,7 +23,8 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from service.api.keys import Keys
-from service.contract.bundle import Bundle, Precision
+from service.contract.bundle import Bundle
+from service.contract.manifest import Precision
 from service.ranking.batcher import QueueDepth
 from service.ranking.caches import CacheStats
 from service.ranking.pace import Pace

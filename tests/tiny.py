@@ -16,8 +16,8 @@ from transformers import (
 
 from export.bundle import export_bundle
 from export.parity import GATES, Gates
-from service.contract.bundle import Precision
 from service.contract.checkpoint import CARD, Card
+from service.contract.manifest import Precision
 from service.contract.template import DECODER_TEMPLATE
 from tests.training.decoders import trained_tokenizer
 

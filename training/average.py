@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from service.contract.bundle import ScoreMeaning, TeacherScale
 from service.contract.checkpoint import Card, read_card
 from service.contract.encoding import PairEncoder
 from service.contract.folder import restore_folder
+from service.contract.manifest import ScoreMeaning, TeacherScale
 from training.checkpoint import write_checkpoint
 from training.recipe import AverageRecipe, RecipeError
 from training.student import LOAD_ERRORS, score_pairs

@@ -13,10 +13,10 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from service.contract.bundle import ScoreMeaning
 from service.contract.checkpoint import Card
 from service.contract.encoding import PairEncoder
 from service.contract.folder import restore_folder
+from service.contract.manifest import ScoreMeaning
 from training.checkpoint import Weights, write_checkpoint
 from training.hashing import fingerprint
 from training.loop import ByStep, Part, start_accelerator, train

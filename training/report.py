@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.contract.bundle import Precision
+from service.contract.manifest import Precision
 from service.contract.metrics import Gain
 from training.evaluate import Evaluation, summarise
 from training.figures import JudgedScores

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from service.contract.bundle import MANIFEST, Bundle, BundleError, Precision, Relevance
+from service.contract.bundle import MANIFEST, Bundle, BundleError
 from service.contract.checkpoint import Card, read_card
 from service.contract.encoder import Encoder
 from service.contract.encoding import PairEncoder, TokenPair
+from service.contract.manifest import Precision, Relevance
 from service.contract.template import DECODER_TEMPLATE, TEMPLATE
 from service.contract.types import Float32s, RankingExample
 from training.data import read_labels

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from service.contract.bundle import TeacherScale
 from service.contract.encoding import PairEncoder, TokenIds
+from service.contract.manifest import TeacherScale
 from service.contract.types import RankingExample
 from training.data import open_source
 from training.label import teacher_name

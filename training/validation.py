@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from service.contract.bundle import Relevance
 from service.contract.checkpoint import Card
 from service.contract.encoding import TokenPair
+from service.contract.manifest import Relevance
 from service.contract.types import Candidate, RankingExample
 from training.data import ideal_grades, read_source
 from training.evaluate import Evaluation, evaluate, fit_relevance

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from service.contract.bundle import ScoreMeaning
 from service.contract.errors import first_error
+from service.contract.manifest import ScoreMeaning
 from service.contract.template import TEMPLATE
 
 CARD = "disranker.json"

@@ -10,8 +10,8 @@ from time import monotonic
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from service.contract.bundle import Relevance
 from service.contract.encoding import AS_FITS, Truncation
+from service.contract.manifest import Relevance
 from service.contract.order import rank_order
 from service.contract.types import Bools, Candidate, Float32s, RankedDocument
 from service.ranking.admission import Admission, Ticket

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
-from service.contract.bundle import Bundle, BundleError, Precision
+from service.contract.bundle import Bundle, BundleError
 from service.contract.encoding import TokenPair
+from service.contract.manifest import Precision
 from service.contract.template import TEMPLATE
 from service.contract.types import Float32s
 from service.scorers import native

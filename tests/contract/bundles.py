@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from service.contract.bundle import EngineEntry, GoldenQuery, Manifest, write_bundle
+from service.contract.bundle import GoldenQuery, write_bundle
+from service.contract.manifest import EngineEntry, Manifest
 from service.contract.template import TEMPLATE
 from service.contract.types import Candidate
 

@@ -14,20 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from service.contract.bundle import (
-    Bundle,
-    BundleError,
-    EngineEntry,
-    FileEntry,
-    GoldenQuery,
-    Manifest,
-    Relevance,
-    ScoreMeaning,
-    write_bundle,
-)
+from service.contract.bundle import Bundle, BundleError, GoldenQuery, write_bundle
 from service.contract.decoder_encoding import DecoderPairEncoder
 from service.contract.encoder import Ends
 from service.contract.encoding import PairEncoder
+from service.contract.manifest import EngineEntry, FileEntry, Manifest, Relevance, ScoreMeaning
 from service.contract.template import DECODER_TEMPLATE
 from service.contract.types import Candidate
 from tests.contract.bundles import (

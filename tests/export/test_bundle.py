@@ -22,9 +22,10 @@ from export.__main__ import main
 from export.bundle import export_bundle
 from export.errors import ExportError
 from export.parity import Gates
-from service.contract.bundle import Bundle, Precision, TeacherScale
+from service.contract.bundle import Bundle
 from service.contract.checkpoint import CARD, VALIDATION, Card
 from service.contract.examples import write_examples
+from service.contract.manifest import Precision, TeacherScale
 from service.contract.template import document_text
 from service.contract.types import Candidate, RankingExample
 from service.scorers import native

@@ -11,7 +11,8 @@ from fastapi import FastAPI
 
 from service.api.middleware import BeginSpan
 from service.app import create_app
-from service.contract.bundle import Bundle, Precision
+from service.contract.bundle import Bundle
+from service.contract.manifest import Precision
 from service.engines.engine import Engine
 from service.engines.local import LocalEngine
 from service.ranking.readiness import Readiness

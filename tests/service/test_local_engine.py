@@ -10,8 +10,9 @@ from time import monotonic
 import numpy as np
 import pytest
 
-from service.contract.bundle import Bundle, Precision
+from service.contract.bundle import Bundle
 from service.contract.encoding import TokenPair
+from service.contract.manifest import Precision
 from service.contract.types import Candidate, Float32s
 from service.engines.local import LocalEngine
 from service.runtime import NICENESS

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from service.contract.bundle import Relevance
+from service.contract.manifest import Relevance
 from service.contract.types import Candidate
 from service.ranking.ranker import ranked, relevance_of
 

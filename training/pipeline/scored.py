@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
-from service.contract.bundle import Relevance
+from service.contract.manifest import Relevance
 from training.figures import JudgedScores
 from training.judged import JudgedQueries
 from training.pipeline.marks import Mark
