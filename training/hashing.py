@@ -30,9 +30,10 @@ def model_digest(path: str) -> bytes:
     return "".join(f"{file.name} {sha256_of(file)}\n" for file in files).encode()
 
 
-def fingerprint(recipe: BaseModel, inputs: Iterable[bytes]) -> str:
-    """Return a hash of a recipe and of all that it is run on."""
+def fingerprint(recipe: BaseModel, base: str, inputs: Iterable[bytes]) -> str:
+    """Return a hash of a recipe, of the model it begins with and of all that it is run on."""
     digest = hashlib.sha256(json.dumps(recipe.model_dump(mode="json"), sort_keys=True).encode())
+    digest.update(model_digest(base))
     for part in inputs:
         digest.update(part)
     return digest.hexdigest()
