@@ -109,6 +109,7 @@ def _what_was_run(finished: Sequence[Step], done: Mapping[str, Mark]) -> Iterato
     for step in finished:
         mark = done[step.name]
         alone = shlex.join(["python", *mark.command[1:]])
-        rows.append([step.name, duration(mark.seconds), f"{mark.finished_at:.16}", f"`{alone}`"])
+        took = duration(mark.seconds) if mark.seconds else "taken over"
+        rows.append([step.name, took, f"{mark.finished_at:.16}", f"`{alone}`"])
     yield table(["step", "time", "finished (UTC)", "command, by which it is run alone"], rows)
     yield f"{duration(sum(mark.seconds for mark in done.values()))} in all.\n"

@@ -108,7 +108,8 @@ def test_what_cannot_be_run_is_refused_by_file_stage_and_field(
 @pytest.mark.parametrize(
     ("report", "message"),
     [
-        ({"systems": ["pupil"]}, "report.systems: 'pupil' is no stage and no path"),
+        ({"systems": ["pupil"]}, "report.systems: 'pupil' is no stage that ranks and no path"),
+        ({"systems": ["latency"]}, "'latency' is no stage that ranks and no path"),
         ({"systems": ["student"], "baseline": "x"}, "'x' is none of the systems"),
         ({"systems": ["student"], "scores": ["x"]}, "'x' is none of the systems"),
         ({"systems": ["student", "student"]}, "a system is there twice"),
@@ -121,7 +122,7 @@ def test_a_report_that_cannot_be_made_is_refused(
     task: Path, report: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(RecipeError, match=message):
-        load(task, student(), report={"recipe": "sets.toml", **report})
+        load(task, student(), {"stage": "latency"}, report={"recipe": "sets.toml", **report})
 
 
 def test_names_that_seeds_make_alike_are_refused(task: Path) -> None:

@@ -272,6 +272,29 @@ def test_a_run_that_was_made_alone_is_taken_over(
         assert ("student: there already with this recipe" in capsys.readouterr().err) is taken
 
 
+def test_what_was_made_before_the_stage_it_reads_is_not_taken_over(task: Path) -> None:
+    labels = {
+        "stage": "label",
+        "set": {"teacher": "{student}", "teacher_kind": "cross-encoder", "sources": [TRAIN]},
+    }
+    write_pipeline(task, student(epochs=1), labels)
+    run(load(task), start=here)
+    folder = task / "runs/exp"
+    shutil.rmtree(folder / "stages")
+
+    def standing() -> str:
+        pipeline = load(task)
+        first, second = pipeline.steps
+        mark = pipeline.standing(first, {}).mark
+        assert mark is not None
+        return pipeline.standing(second, {first.name: mark}).state
+
+    assert standing() == "found"
+    for name, made in (("student/checkpoint/disranker.json", 2000), ("label/labels.json", 1000)):
+        os.utime(folder / name, (made, made))
+    assert standing() == "new"
+
+
 def test_restart_throws_only_a_pipeline_s_folder_away(task: Path) -> None:
     write_pipeline(task, student(epochs=1))
     folder = task / "runs" / "exp"
