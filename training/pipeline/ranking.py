@@ -92,7 +92,8 @@ class Ranking:
 
     def _distributions(self, judged: JudgedQueries, folder: Path, number: int) -> Iterator[str]:
         """Yield how the chosen systems' scores are distributed, of the first seed each."""
-        runs = [arm.runs[0] for arm in self.arms if arm.name in self.options.scores]
+        first = {arm.name: arm.runs[0] for arm in self.arms}
+        runs = [first[name] for name in self.options.scores if name in first]
         recorded = [run.recorded(judged, self.scores) for run in runs]
         if known := [one for one in recorded if one is not None]:
             yield "#### Scores\n"

@@ -123,7 +123,7 @@ def test_from_nothing_to_a_bundle_and_a_report(task: Path) -> None:
             "arguments": ["--sizes", "small", "--rounds", "1", "--batch", "1", "--length", "8"],
         },
         seeds=[1, 2],
-        report={"recipe": "sets.toml", "systems": ["student", "sft"], "scores": ["sft"]},
+        report={"recipe": "sets.toml", "systems": ["student", "sft"], "scores": ["sft", "student"]},
     )
     run(load(task), start=here)
     folder = task / "runs" / "exp"
@@ -134,6 +134,7 @@ def test_from_nothing_to_a_bundle_and_a_report(task: Path) -> None:
     assert "| bundle-2 |" in report
     assert "| teacher |" in report
     assert "of the floor" in report
+    assert "| sft / student-1 |" in report  # in the order of `scores`: PSI refers to the first
     assert "![loss and validation figure by step](curves.png)" in report
     page = (folder / "report" / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 3
