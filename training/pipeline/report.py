@@ -57,7 +57,9 @@ def _parts(pipeline: Pipeline, done: Mapping[str, Mark], folder: Path) -> Iterat
     if pipeline.recipe.report is not None and pipeline.sets is not None:
         arms = [arm for arm in arms_of(pipeline, done) if arm.runs]
         scores = pipeline.folder / "scores"
-        ranking = Ranking(pipeline.recipe.report, pipeline.sets, arms, pipeline.data, scores)
+        ranking = Ranking(
+            pipeline.recipe.report, pipeline.sets, arms, pipeline.data, scores, _chosen_on(finished)
+        )
         yield from ranking.parts(folder)
     if curves := read_curves(finished):
         draw_curves(curves, folder / "curves.png")
@@ -74,6 +76,15 @@ def _head(pipeline: Pipeline, done: Mapping[str, Mark]) -> str:
     if missing := [step.name for step in pipeline.steps if step.name not in done]:
         lines.append(f"Still to come: {', '.join(missing)}.")
     return "\n".join([*lines, ""])
+
+
+def _chosen_on(finished: Sequence[Step]) -> frozenset[tuple[str, str | None]]:
+    return frozenset(
+        (source["path"], source.get("split"))
+        for step in finished
+        if step.stage.stage in ("sft", "distill")
+        for source in step.fields["validation"]
+    )
 
 
 def _bundles(finished: Sequence[Step]) -> Iterator[str]:

@@ -134,6 +134,7 @@ def test_from_nothing_to_a_bundle_and_a_report(task: Path) -> None:
     assert "| bundle-2 |" in report
     assert "| teacher |" in report
     assert "of the floor" in report
+    assert "chosen and calibrated by these very queries" in report
     assert "| sft / student-1 |" in report  # in the order of `scores`: PSI refers to the first
     assert "![loss and validation figure by step](curves.png)" in report
     page = (folder / "report" / "report.html").read_text()
