@@ -81,7 +81,9 @@ def cpt(
         model,
         accelerator=accelerator,
         folder=folder,
-        fingerprint=fingerprint(recipe, (shard.identity.encode() for shard in shards)),
+        fingerprint=fingerprint(
+            recipe, recipe.model.base, (shard.identity.encode() for shard in shards)
+        ),
         settings=recipe.optimiser,
         steps=recipe.steps,
         seed=recipe.seed,

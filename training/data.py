@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from service.contract.template import document_text
 from service.contract.types import RankingExample
 from training.corpus import read_corpus
+from training.hashing import sha256_of
 from training.lines import finite, read_rows
 from training.readers.rows import ExamplesFile, iter_parquet
 from training.readers.sources import read_published
@@ -155,12 +155,6 @@ class LabelFolder:
                     "`training label` makes it again"
                 )
             yield shard
-
-
-def sha256_of(path: Path) -> str:
-    """Return a file's sha256, in hexadecimal digits."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_queries(path: Path) -> dict[str, str]:

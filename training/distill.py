@@ -87,7 +87,7 @@ def distill(
         model,
         accelerator=accelerator,
         folder=folder,
-        fingerprint=fingerprint(recipe, inputs),
+        fingerprint=fingerprint(recipe, recipe.student.base, inputs),
         settings=recipe.optimiser,
         steps=lessons.steps_per_epoch * recipe.epochs,
         seed=recipe.seed,

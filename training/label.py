@@ -11,7 +11,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from training.data import open_source, sha256_of
+from training.data import open_source
+from training.hashing import sha256_of
 from training.label_plan import Plan
 from training.ray_label import Pool, score_on_ray
 from training.recipe import LabelRecipe, RecipeError

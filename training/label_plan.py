@@ -12,6 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from service.contract.types import RankingExample
+from training.hashing import model_digest, sha256_of
 from training.recipe import LabelRecipe, RecipeError
 from training.shards import Inputs, cut, facts_of, shard_path, write_json
 
@@ -26,7 +27,7 @@ class Plan:
     """What is to be labelled.
 
     Attributes:
-        recipe: Hash of the recipe, and of the teacher's file where it is one.
+        recipe: Hash of the recipe, and of the teacher's files where it has some.
         digests: Of each shard's inputs.
         sizes: Each shard's examples.
     """
@@ -59,13 +60,13 @@ class Plan:
         """Refuse a folder that is being filled with other labels.
 
         Raises:
-            RecipeError: The folder, or a shard of it, is of another recipe or of other data.
+            RecipeError: The folder, or a shard of it, is of another recipe, teacher or data.
         """
         plan = folder / PLAN
         found = json.loads(plan.read_text(encoding="utf-8")) if plan.exists() else None
         if found is not None and found["fingerprint"] != self.fingerprint:
             raise RecipeError(
-                f"{folder} holds labels of another recipe or other data; "
+                f"{folder} holds labels of another recipe, teacher or other data; "
                 "give the recipe a new name, or start over with --restart"
             )
         for number, digest in enumerate(self.digests):
@@ -101,8 +102,9 @@ def _recipe_hash(recipe: LabelRecipe) -> str:
     digest = hashlib.sha256(json.dumps(recipe.model_dump(mode="json"), sort_keys=True).encode())
     if recipe.teacher_kind in ("scores", "rankings"):
         try:
-            with Path(recipe.teacher).open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
+            digest.update(bytes.fromhex(sha256_of(Path(recipe.teacher))))
         except OSError as error:
             raise RecipeError(f"{recipe.teacher}: {error.strerror}") from None
+    elif recipe.teacher_kind != "remote":
+        digest.update(model_digest(recipe.teacher))
     return digest.hexdigest()

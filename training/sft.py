@@ -80,7 +80,7 @@ def sft(
         model,
         accelerator=accelerator,
         folder=folder,
-        fingerprint=fingerprint(recipe, inputs),
+        fingerprint=fingerprint(recipe, recipe.model.base, inputs),
         settings=recipe.optimiser,
         steps=lessons.steps_per_epoch * recipe.epochs,
         seed=recipe.seed,

@@ -115,7 +115,7 @@ def load_state(
     fields = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     if fields.pop("fingerprint") != fingerprint:
         raise RecipeError(
-            f"{folder.parent} holds a run of another recipe or other data; "
+            f"{folder.parent} holds a run of another recipe, base or other data; "
             "give the recipe a new name, or start over with --restart"
         )
     options = StateDictOptions(full_state_dict=True, ignore_frozen_params=True, strict=False)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load, load_file
+from safetensors.torch import load, load_file, save_file
 from sentence_transformers import CrossEncoder
 
 from service.contract.checkpoint import VALIDATION, Card, read_card
@@ -143,11 +143,21 @@ def test_restart_with_a_wrong_input_keeps_the_old_run(mistake: str, tmp_path: Pa
     assert digests(checkpoint) | digests(checkpoint.parent / "state") == before
 
 
+def test_the_state_of_a_base_that_was_trained_anew_is_refused(tmp_path: Path) -> None:
+    write_toy_set(tmp_path, queries=12)
+    run(tmp_path, epochs=1)
+    recipe = load_recipe(tmp_path / "recipe.toml", DistillRecipe)
+    weights = Path(recipe.student.base) / "model.safetensors"
+    save_file({name: tensor * 2 for name, tensor in load_file(weights).items()}, weights)
+    with pytest.raises(RecipeError, match="another recipe, base or other data"):
+        distill(recipe, data=tmp_path, out=tmp_path / "runs")
+
+
 def test_the_state_of_other_data_is_refused(tmp_path: Path) -> None:
     write_toy_set(tmp_path, queries=12)
     run(tmp_path, epochs=1)
     write_toy_set(tmp_path, queries=14)
-    with pytest.raises(RecipeError, match="another recipe or other data"):
+    with pytest.raises(RecipeError, match="another recipe, base or other data"):
         run(tmp_path, epochs=1)
 
 

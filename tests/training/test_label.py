@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import load_file, save_file
 
 from service.contract.types import Candidate, RankingExample
 from tests.tiny import tiny_checkpoint
@@ -234,15 +236,27 @@ def test_a_folder_of_other_labels_is_refused(
     before = contents(whole)
     recipe = load_recipe(task / "recipe.toml", LabelRecipe)
     other = recipe.model_copy(update={"max_length": 16})
-    with pytest.raises(RecipeError, match="holds labels of another recipe or other data"):
+    with pytest.raises(RecipeError, match="holds labels of another recipe, teacher or other data"):
         label(other, data=task, out=whole.parent)
     assert contents(whole) == before
+
+
+def test_labels_of_a_teacher_that_was_trained_anew_are_refused(task: Path, tmp_path: Path) -> None:
+    teacher = shutil.copytree(task / "teacher", tmp_path / "teacher")
+    recipe = load_recipe(task / "recipe.toml", LabelRecipe)
+    recipe = recipe.model_copy(update={"teacher": str(teacher)})
+    before = contents(folder := label(recipe, data=task, out=tmp_path / "out"))
+    weights = load_file(teacher / "model.safetensors")
+    save_file({name: tensor * 2 for name, tensor in weights.items()}, teacher / "model.safetensors")
+    with pytest.raises(RecipeError, match="another recipe, teacher or other data"):
+        label(recipe, data=task, out=tmp_path / "out")
+    assert contents(folder) == before
 
 
 def test_labels_of_other_data_are_refused(task: Path, whole: Path, tmp_path: Path) -> None:
     write_toy_set(tmp_path, queries=QUERIES - 1)
     recipe = load_recipe(task / "recipe.toml", LabelRecipe)
-    with pytest.raises(RecipeError, match="another recipe or other data"):
+    with pytest.raises(RecipeError, match="another recipe, teacher or other data"):
         label(recipe, data=tmp_path, out=whole.parent)
 
 
@@ -251,7 +265,7 @@ def test_labels_of_other_grades_are_refused(task: Path, whole: Path, tmp_path: P
     qrels = tmp_path / "toy" / "qrels.tsv"
     qrels.write_text(qrels.read_text(encoding="utf-8").replace("\t1\n", "\t2\n"), encoding="utf-8")
     recipe = load_recipe(task / "recipe.toml", LabelRecipe)
-    with pytest.raises(RecipeError, match="another recipe or other data"):
+    with pytest.raises(RecipeError, match="another recipe, teacher or other data"):
         label(recipe, data=tmp_path, out=whole.parent)
 
 

@@ -99,7 +99,7 @@ def test_a_finished_state_trains_no_further(tmp_path: Path) -> None:
 
 def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
     run(tmp_path, [0.1])
-    with pytest.raises(RecipeError, match="another recipe or other data"):
+    with pytest.raises(RecipeError, match="another recipe, base or other data"):
         run(tmp_path, [0.1], fingerprint="b")
 
 

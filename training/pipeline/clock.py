@@ -24,7 +24,8 @@ def time_left(pending: Sequence[Step], done: Mapping[str, tuple[Step, Mark]]) ->
     unknown = len(pending) - len(known)
     if not known:
         return f"{unknown} steps left" if unknown > 1 else "the last step"
-    beside = f" and {unknown} steps of an unknown time" if unknown else ""
+    steps = "a step" if unknown == 1 else f"{unknown} steps"
+    beside = f" and {steps} of an unknown time" if unknown else ""
     return f"about {duration(sum(known))}{beside} left"
 
 

@@ -6,6 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
+from training.pipeline.needed import require_data
 from training.pipeline.pipeline import Pipeline
 from training.pipeline.run import StepError, print_plan, run
 
@@ -24,9 +25,11 @@ def run_command(
         report_only: Write the report on what is finished, and run nothing.
 
     Raises:
-        RecipeError: A recipe cannot be used; nothing has run then.
+        RecipeError: A recipe cannot be used, or data is missing; nothing has run then.
     """
     pipeline = Pipeline.load(file, data=data, out=out)
+    if not report_only:
+        require_data(pipeline)
     if dry_run:
         print_plan(pipeline)
         return 0

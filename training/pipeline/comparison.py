@@ -21,6 +21,7 @@ from training.figures import (
     Pooled,
     interval,
     query_figures,
+    ratio,
     resample,
 )
 from training.pipeline.recipe import Figure
@@ -164,12 +165,12 @@ def _difference(
     first, second = system[POOLED[figure]], base[POOLED[figure]]
     if figure != "pnr":
         return difference(first, second, picks)
-    ratios = _odds_ratio(first.resampled(picks), second.resampled(picks))
-    value = _odds_ratio(np.array([first.value]), np.array([second.value]))
-    return Estimate(float(value[0]) - 1, *interval(ratios - 1))
+    value = _odds_share(np.array([first.value]), np.array([second.value]))
+    low, high = interval(_odds_share(first.resampled(picks), second.resampled(picks)))
+    return Estimate(*(odds(share) - 1 for share in (float(value[0]), low, high)))
 
 
-def _odds_ratio(first: Floats, second: Floats) -> Floats:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found: Floats = (first * (1 - second)) / (second * (1 - first))
-    return found
+def _odds_share(first: Floats, second: Floats) -> Floats:
+    """Return r / (1 + r) of the ratio r of two accuracies' odds: finite where r is not."""
+    won = first * (1 - second)
+    return ratio(won, won + second * (1 - first))

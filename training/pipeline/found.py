@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -22,20 +23,23 @@ FACTS = {
 """What a stage that has ended writes beside its outcome, its recipe among it."""
 
 
-def is_made(step: Step) -> bool:
-    """Tell whether the outcome of the step's very recipe is there, whoever started it.
+def made_at(step: Step) -> str | None:
+    """Return when the outcome of the step's very recipe was made, ISO 8601; None if it is not.
 
     Fields that a recipe had not yet when it was run count as their defaults. What the data were
     then cannot be told.
     """
     stage = step.stage.stage
     if stage not in FACTS:
-        return False
+        return None
+    path = step.output / FACTS[stage]
     try:
-        facts: dict[str, Any] = json.loads((step.output / FACTS[stage]).read_text("utf-8"))
+        facts: dict[str, Any] = json.loads(path.read_text("utf-8"))
         made = RECIPES[stage].model_validate(facts["recipe"])
     except (OSError, ValueError, KeyError, ValidationError):
-        return False
+        return None
     if stage in ("sft", "distill") and "history" not in facts["metrics"]:
-        return False  # the best checkpoint so far, of a run that goes on
-    return made.model_dump() == RECIPES[stage].model_validate(step.fields).model_dump()
+        return None  # the best checkpoint so far, of a run that goes on
+    if made.model_dump() != RECIPES[stage].model_validate(step.fields).model_dump():
+        return None
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")

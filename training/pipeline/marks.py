@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from training.data import sha256_of
+from training.hashing import sha256_of
 from training.pipeline.plan import Step
 
 WHOLE_BYTES = 64 * 2**20

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from training.pipeline.found import is_made
+from training.pipeline.found import made_at
 from training.pipeline.marks import Mark, changes, inputs_of, read_mark
 from training.pipeline.plan import Step, checked, laid_over, make_plan
 from training.pipeline.recipe import ExportStage, PipelineRecipe, RecipeStage
@@ -16,6 +16,8 @@ from training.recipe import EvaluateRecipe, RecipeError, load_recipe
 
 STAGES = "stages"
 LAUNCHED = ("cpt", "sft", "distill")
+SYSTEMS = ("sft", "label", "distill", "export")
+"""Stages whose outcome ranks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class Standing:
     Attributes:
         state: Finished; found, made without the pipeline; never begun; begun; or made of something
             else than it would be now.
-        mark: What is written of it.
+        mark: What is written of it; of one that was found, what is to be written.
         inputs: What it would be made of now; None while a step that it reads is not finished.
     """
 
@@ -112,7 +114,11 @@ class Pipeline:
             return Standing("new" if mark is None else "changed", mark, None)
         inputs = inputs_of(step, done, self.data)
         if mark is None:
-            return Standing("found" if is_made(step) else "new", mark, inputs)
+            made = made_at(step)
+            if made is None or any(made < str(done[name].finished_at) for name in step.reads):
+                return Standing("new", mark, inputs)
+            found = Mark(inputs, self.command(step), made, finished_at=made)
+            return Standing("found", found, inputs)
         if mark.inputs != inputs:
             return Standing("changed", mark, inputs)
         finished = mark.finished_at is not None and step.output.exists()
@@ -131,10 +137,12 @@ class Pipeline:
 def _sets(recipe: PipelineRecipe, file: Path) -> EvaluateRecipe | None:
     if recipe.report is None:
         return None
-    names = {stage.name for stage in recipe.stages if stage.stage != "latency"}
+    names = {stage.name for stage in recipe.stages if stage.stage in SYSTEMS}
     for system in recipe.report.systems:
         if system not in names and not Path(system).exists():
-            raise RecipeError(f"{file}: report.systems: {system!r} is no stage and no path")
+            raise RecipeError(
+                f"{file}: report.systems: {system!r} is no stage that ranks and no path"
+            )
     where = f"{file}: report"
     fields = laid_over(recipe.report.recipe, recipe.report.set, file, where)
     return checked(EvaluateRecipe, fields, recipe.report.recipe, where)

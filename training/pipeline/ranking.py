@@ -12,7 +12,7 @@ from training.pipeline.comparison import Comparison, Measured, compare_arms
 from training.pipeline.recipe import Figure, ReportOptions
 from training.pipeline.scored import Arm
 from training.pipeline.table import table
-from training.recipe import EvaluateRecipe
+from training.recipe import EvaluateRecipe, JudgedSet
 from training.scores import score_section
 
 TITLES: dict[Figure, str] = {
@@ -28,6 +28,10 @@ A query's figure is its mean over the seeds, its pairs are those of all seeds to
 95 % bootstrap intervals over queries; below them, the seeds' least and greatest. \
 nDCG has {gain} gain; MRR counts grades from {relevant_from:g}; PNR pools pairs within queries, \
 ties count for neither.
+"""
+CHOSEN = """\
+Checkpoints were chosen and calibrated by these very queries, so their figures are somewhat too \
+good beside systems that were not.
 """
 TESTS = """\
 p: two-sided paired randomisation test over queries, of PNR as its pairwise accuracy; Holm's \
@@ -45,6 +49,7 @@ class Ranking:
         arms: The systems that have finished with one seed at least.
         data: Folder of the sets.
         scores: Folder of the scores that are kept.
+        chosen_on: (path, split) of the sets by which the stages chose their checkpoints.
     """
 
     options: ReportOptions
@@ -52,6 +57,7 @@ class Ranking:
     arms: Sequence[Arm]
     data: Path
     scores: Path
+    chosen_on: frozenset[tuple[str, str | None]]
 
     def parts(self, folder: Path) -> Iterator[str]:
         """Yield the report's parts in Markdown; plots are written to folder.
@@ -64,6 +70,8 @@ class Ranking:
         for number, source in enumerate(self.sets.sets, start=1):
             judged = read_judged_queries(source, self.data)
             yield f"### {judged.name}\n"
+            if isinstance(source, JudgedSet) and (source.path, source.split) in self.chosen_on:
+                yield CHOSEN
             yield from self._compared(judged)
             yield from self._distributions(judged, folder, number)
 
@@ -92,7 +100,8 @@ class Ranking:
 
     def _distributions(self, judged: JudgedQueries, folder: Path, number: int) -> Iterator[str]:
         """Yield how the chosen systems' scores are distributed, of the first seed each."""
-        runs = [arm.runs[0] for arm in self.arms if arm.name in self.options.scores]
+        first = {arm.name: arm.runs[0] for arm in self.arms}
+        runs = [first[name] for name in self.options.scores if name in first]
         recorded = [run.recorded(judged, self.scores) for run in runs]
         if known := [one for one in recorded if one is not None]:
             yield "#### Scores\n"

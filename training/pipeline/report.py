@@ -57,7 +57,9 @@ def _parts(pipeline: Pipeline, done: Mapping[str, Mark], folder: Path) -> Iterat
     if pipeline.recipe.report is not None and pipeline.sets is not None:
         arms = [arm for arm in arms_of(pipeline, done) if arm.runs]
         scores = pipeline.folder / "scores"
-        ranking = Ranking(pipeline.recipe.report, pipeline.sets, arms, pipeline.data, scores)
+        ranking = Ranking(
+            pipeline.recipe.report, pipeline.sets, arms, pipeline.data, scores, _chosen_on(finished)
+        )
         yield from ranking.parts(folder)
     if curves := read_curves(finished):
         draw_curves(curves, folder / "curves.png")
@@ -74,6 +76,15 @@ def _head(pipeline: Pipeline, done: Mapping[str, Mark]) -> str:
     if missing := [step.name for step in pipeline.steps if step.name not in done]:
         lines.append(f"Still to come: {', '.join(missing)}.")
     return "\n".join([*lines, ""])
+
+
+def _chosen_on(finished: Sequence[Step]) -> frozenset[tuple[str, str | None]]:
+    return frozenset(
+        (source["path"], source.get("split"))
+        for step in finished
+        if step.stage.stage in ("sft", "distill")
+        for source in step.fields["validation"]
+    )
 
 
 def _bundles(finished: Sequence[Step]) -> Iterator[str]:
@@ -109,6 +120,7 @@ def _what_was_run(finished: Sequence[Step], done: Mapping[str, Mark]) -> Iterato
     for step in finished:
         mark = done[step.name]
         alone = shlex.join(["python", *mark.command[1:]])
-        rows.append([step.name, duration(mark.seconds), f"{mark.finished_at:.16}", f"`{alone}`"])
+        took = duration(mark.seconds) if mark.seconds else "taken over"
+        rows.append([step.name, took, f"{mark.finished_at:.16}", f"`{alone}`"])
     yield table(["step", "time", "finished (UTC)", "command, by which it is run alone"], rows)
     yield f"{duration(sum(mark.seconds for mark in done.values()))} in all.\n"

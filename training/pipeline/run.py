@@ -54,7 +54,7 @@ def print_plan(pipeline: Pipeline) -> None:
     done: dict[str, Mark] = {}
     for number, step in enumerate(pipeline.steps, start=1):
         standing = pipeline.standing(step, done)
-        if standing.mark is not None and standing.state == "done":
+        if standing.mark is not None and standing.state in ("done", "found"):
             done[step.name] = standing.mark
         why = f" ({standing.reason} changed)" if standing.state == "changed" else ""
         print(f"[{number}/{len(pipeline.steps)}] {step.name}: {AHEAD[standing.state]}{why}")
@@ -89,8 +89,10 @@ def run(pipeline: Pipeline, *, restart: bool = False, start: Start = run_logged)
                 done[step.name] = standing.mark
                 _say(f"[{number}/{count}] {step.name}: finished before")
                 continue
-            if standing.state == "found" and standing.inputs is not None:
-                done[step.name] = _take_over(pipeline, step, standing.inputs)
+            if standing.state == "found" and standing.mark is not None:
+                _write_recipe(pipeline, step)
+                write_mark(pipeline.path(step, ".json"), standing.mark)
+                done[step.name] = standing.mark
                 _say(f"[{number}/{count}] {step.name}: there already with this recipe, taken over")
                 continue
             _say(f"[{number}/{count}] {step.name}: {_how(standing)}")
@@ -130,13 +132,6 @@ def _run_step(pipeline: Pipeline, step: Step, standing: Standing, call: Call) ->
         raise StepError(f"{step.name} ended with {ended}; its log is {log}")
     mark = replace(mark, finished_at=_now())
     write_mark(mark_file, mark)
-    return mark
-
-
-def _take_over(pipeline: Pipeline, step: Step, inputs: dict[str, str]) -> Mark:
-    _write_recipe(pipeline, step)
-    mark = Mark(inputs, pipeline.command(step), _now(), finished_at=_now())
-    write_mark(pipeline.path(step, ".json"), mark)
     return mark
 
 

@@ -71,6 +71,16 @@ def test_the_difference_of_pnr_is_in_parts_of_the_baseline_s() -> None:
     assert gap.tested == found.gaps["new"]["pairwise_accuracy"].tested
 
 
+def test_a_system_without_a_wrong_pair_is_infinitely_ahead_not_nan() -> None:
+    found = compared(base=[scores(1, skill=0.5)], new=[scores(2, skill=99.0)])
+    difference = found.gaps["new"]["pnr"].difference
+    assert difference.value == difference.low == difference.high == np.inf
+    rarely = [[*scores(2, skill=99.0)[:-1], scores(2, skill=0.5)[-1]]]
+    difference = compared(base=[scores(1, skill=0.5)], new=rarely).gaps["new"]["pnr"].difference
+    assert np.isfinite([difference.value, difference.low]).all()
+    assert difference.high == np.inf
+
+
 def test_holm_counts_a_test_once_though_two_figures_show_it() -> None:
     found = compared(
         base=[scores(1, skill=0.5)], new=[scores(2, skill=0.6)], other=[scores(3, skill=0.9)]

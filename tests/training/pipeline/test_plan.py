@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from training.pipeline.pipeline import Pipeline
 from training.pipeline.plan import Step
 from training.recipe import RecipeError
 
+QUERIES = [{"kind": "judged", "path": "nouns"}]
+BM25 = {"retrievers": [{"kind": "bm25"}]}
 SHIPPED = sorted(Path("training/recipes").glob("*.toml"))
 
 
@@ -108,7 +111,8 @@ def test_what_cannot_be_run_is_refused_by_file_stage_and_field(
 @pytest.mark.parametrize(
     ("report", "message"),
     [
-        ({"systems": ["pupil"]}, "report.systems: 'pupil' is no stage and no path"),
+        ({"systems": ["pupil"]}, "report.systems: 'pupil' is no stage that ranks and no path"),
+        ({"systems": ["latency"]}, "'latency' is no stage that ranks and no path"),
         ({"systems": ["student"], "baseline": "x"}, "'x' is none of the systems"),
         ({"systems": ["student"], "scores": ["x"]}, "'x' is none of the systems"),
         ({"systems": ["student", "student"]}, "a system is there twice"),
@@ -121,7 +125,7 @@ def test_a_report_that_cannot_be_made_is_refused(
     task: Path, report: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(RecipeError, match=message):
-        load(task, student(), report={"recipe": "sets.toml", **report})
+        load(task, student(), {"stage": "latency"}, report={"recipe": "sets.toml", **report})
 
 
 def test_names_that_seeds_make_alike_are_refused(task: Path) -> None:
@@ -138,6 +142,38 @@ def test_nothing_is_run_or_written_where_a_recipe_is_refused(
     assert "stage 'other'" in capsys.readouterr().err
     assert main([*call[:3], str(task / "gone"), *call[4:]]) == 2
     assert "is --data right?" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("stages", "sets", "message"),
+    [
+        (
+            [student(), student("other", validation=[{"path": "no"}])],
+            "nouns",
+            "stage 'other': .*no:",
+        ),
+        (
+            [{"stage": "retrieve", "set": {"queries": QUERIES, "corpora": ["no"], **BM25}}],
+            "nouns",
+            "stage 'retrieve': .*no:",
+        ),
+        ([student()], "no", "report: .*no:"),
+    ],
+)
+def test_missing_data_is_told_before_anything_runs(
+    task: Path,
+    stages: list[dict[str, Any]],
+    sets: str,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    report = {"set": {"sets": [{"path": sets}]}, "systems": [str(task)]}
+    file = write_pipeline(task, *stages, report=report)
+    call = ["pipeline", str(file), "--data", str(task / "data"), "--out", str(tmp_path / "runs")]
+    assert main(call) == 2
+    assert re.search(message + " no such file or folder", capsys.readouterr().err)
     assert not (tmp_path / "runs").exists()
 
 

@@ -123,7 +123,7 @@ def test_from_nothing_to_a_bundle_and_a_report(task: Path) -> None:
             "arguments": ["--sizes", "small", "--rounds", "1", "--batch", "1", "--length", "8"],
         },
         seeds=[1, 2],
-        report={"recipe": "sets.toml", "systems": ["student", "sft"], "scores": ["sft"]},
+        report={"recipe": "sets.toml", "systems": ["student", "sft"], "scores": ["sft", "student"]},
     )
     run(load(task), start=here)
     folder = task / "runs" / "exp"
@@ -134,6 +134,8 @@ def test_from_nothing_to_a_bundle_and_a_report(task: Path) -> None:
     assert "| bundle-2 |" in report
     assert "| teacher |" in report
     assert "of the floor" in report
+    assert "chosen and calibrated by these very queries" in report
+    assert "| sft / student-1 |" in report  # in the order of `scores`: PSI refers to the first
     assert "![loss and validation figure by step](curves.png)" in report
     page = (folder / "report" / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 3
@@ -270,6 +272,29 @@ def test_a_run_that_was_made_alone_is_taken_over(
         assert ("student: there already, taken over" in capsys.readouterr().out) is taken
         run(load(task), start=here)
         assert ("student: there already with this recipe" in capsys.readouterr().err) is taken
+
+
+def test_what_was_made_before_the_stage_it_reads_is_not_taken_over(task: Path) -> None:
+    labels = {
+        "stage": "label",
+        "set": {"teacher": "{student}", "teacher_kind": "cross-encoder", "sources": [TRAIN]},
+    }
+    write_pipeline(task, student(epochs=1), labels)
+    run(load(task), start=here)
+    folder = task / "runs/exp"
+    shutil.rmtree(folder / "stages")
+
+    def standing() -> str:
+        pipeline = load(task)
+        first, second = pipeline.steps
+        mark = pipeline.standing(first, {}).mark
+        assert mark is not None
+        return pipeline.standing(second, {first.name: mark}).state
+
+    assert standing() == "found"
+    for name, made in (("student/checkpoint/disranker.json", 2000), ("label/labels.json", 1000)):
+        os.utime(folder / name, (made, made))
+    assert standing() == "new"
 
 
 def test_restart_throws_only_a_pipeline_s_folder_away(task: Path) -> None:
