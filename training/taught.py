@@ -14,7 +14,7 @@ from service.contract.manifest import TeacherScale
 from service.contract.types import RankingExample
 from training.data import open_source
 from training.label import teacher_name
-from training.recipe import DistillRecipe, JudgedSet, Labels, RecipeError, TrainSource
+from training.recipe import DistillRecipe, Labels, RecipeError, TrainSource
 from training.teacher_recipes import SftRecipe
 
 
@@ -140,11 +140,9 @@ def _scale(scores: NDArray[np.float64]) -> TeacherScale:
 
 
 def _teacher(part: TrainSource) -> str:
-    if isinstance(part.source, JudgedSet):
-        return f"grades:{part.source.path}"
     if isinstance(part.source, Labels) and part.teacher == "labels":
         return teacher_name(part.source.path)
-    return "grades"
+    return f"grades:{part.source.path}"
 
 
 def _scores(part: TrainSource, example: RankingExample) -> Sequence[float]:

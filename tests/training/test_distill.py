@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors.torch import load, load_file, save_file
 from sentence_transformers import CrossEncoder
 
 from service.contract.checkpoint import VALIDATION, Card, read_card
-from service.contract.examples import read_examples
+from service.contract.examples import read_examples, write_examples
 from service.contract.metrics import ndcg
 from service.contract.template import document_text
 from tests.training.sets import write_tsv
@@ -21,7 +22,14 @@ from tests.training.toy import write_recipe, write_toy_set
 from training.__main__ import main
 from training.data import read_judged
 from training.distill import distill
-from training.recipe import DistillRecipe, JudgedSet, RecipeError, load_recipe
+from training.recipe import (
+    DistillRecipe,
+    Examples,
+    JudgedSet,
+    RecipeError,
+    TrainSource,
+    load_recipe,
+)
 
 
 def run(folder: Path, **changes: Any) -> Path:
@@ -250,3 +258,21 @@ def test_the_kept_weights_are_finished_not_the_last_ones(tmp_path: Path) -> None
     assert found.keys() == expected.keys()
     for name, weight in expected.items():
         assert found[name].equal(weight), name
+
+
+def test_differently_graded_files_have_scales_of_their_own(tmp_path: Path) -> None:
+    write_toy_set(tmp_path)
+    judged = read_judged(JudgedSet(path="toy", split="train"), tmp_path)
+    high = [replace(row, grades=tuple(100 * grade for grade in row.grades or ())) for row in judged]
+    write_examples(tmp_path / "low.jsonl", judged)
+    write_examples(tmp_path / "high.jsonl", high)
+    recipe = load_recipe(write_recipe(tmp_path, epochs=1), DistillRecipe)
+    train = tuple(
+        TrainSource(teacher="grades", source=Examples(path=name))
+        for name in ("low.jsonl", "high.jsonl")
+    )
+    mixed = recipe.model_copy(update={"name": "mixed", "train": train})
+    card = read_card(distill(mixed, data=tmp_path, out=tmp_path / "runs"))
+    low, high_scale = (card.score.teachers[f"grades:{name}.jsonl"] for name in ("low", "high"))
+    assert high_scale.mean == pytest.approx(100 * low.mean)
+    assert high_scale.std == pytest.approx(100 * low.std)
