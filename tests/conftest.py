@@ -1,6 +1,7 @@
 """What every test shares: no model hub, and no real component skipped in silence."""
 
 import os
+import signal
 from collections.abc import Generator
 
 import pytest
@@ -12,6 +13,8 @@ SKIPPED_PARTS = pytest.StashKey[list[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A job in the background ignores Ctrl-C, and so would every process it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[SKIPPED_PARTS] = []
 
 
