@@ -14,7 +14,7 @@ from training.figures import Estimate, JudgedScores, query_figures, resample
 from training.judged import JudgedQueries, read_judged_queries
 from training.judgements import Gsb, count_judgements, judge_by_grades, read_judgements
 from training.recipe import EvaluateRecipe
-from training.significance import Tested, difference, holm, randomisation_test
+from training.significance import Tested, difference, holm, p_text, randomisation_test
 from training.systems import load_systems
 
 GSB_DEPTH = 5
@@ -115,7 +115,7 @@ def print_judgements(path: Path) -> None:
     adjusted = holm([gsb.p for gsb in pairs.values()])
     print("| system | against | ΔGSB (good : same : bad) | p | p (Holm) |\n|---|---|---|---|---|")
     for ((system, other), gsb), p in zip(pairs.items(), adjusted, strict=True):
-        print(f"| {system} | {other} | {gsb} | {gsb.p:.4f} | {p:.4f} |")
+        print(f"| {system} | {other} | {gsb} | {p_text(gsb.p)} | {p_text(p)} |")
 
 
 def _section(
@@ -160,7 +160,7 @@ def _difference(row: Row) -> str:
     text = str(gap)
     if isinstance(gap, Estimate):
         text = f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
-    return f"| {row.system} | {row.figure} | {text} | {row.tested} | {row.p_holm:.4f} |"
+    return f"| {row.system} | {row.figure} | {text} | {row.tested} | {p_text(row.p_holm)} |"
 
 
 def _plain(found: Estimate | Gsb) -> dict[str, float | int | None]:

@@ -27,7 +27,12 @@ class Tested:
     seed: int
 
     def __str__(self) -> str:
-        return f"{self.p:.4f}"
+        return p_text(self.p)
+
+
+def p_text(p: float) -> str:
+    """Return a p-value as tables show it: never as 0, which no test can find."""
+    return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
 
 
 def randomisation_test(first: Pooled, second: Pooled, *, seed: int, draws: int = DRAWS) -> Tested:

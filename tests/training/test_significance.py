@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import binomtest, permutation_test
 
 from training.figures import Floats, Pooled, resample
-from training.significance import difference, holm, randomisation_test, sign_test
+from training.significance import difference, holm, p_text, randomisation_test, sign_test
 
 
 def means(values: Floats) -> Pooled:
@@ -130,3 +130,12 @@ def test_the_sign_test_is_scipys_binomial_test(wins: int, losses: int) -> None:
 
 def test_the_sign_test_without_wins_and_losses_is_one() -> None:
     assert sign_test(0, 0) == 1.0
+
+
+def test_a_p_value_is_never_shown_as_zero() -> None:
+    assert [p_text(p) for p in (5e-5, 1e-4, 0.0204, 1.0)] == [
+        "< 0.0001",
+        "0.0001",
+        "0.0204",
+        "1.0000",
+    ]

@@ -14,6 +14,7 @@ from training.pipeline.scored import Arm
 from training.pipeline.table import table
 from training.recipe import EvaluateRecipe, JudgedSet
 from training.scores import score_section
+from training.significance import p_text
 
 TITLES: dict[Figure, str] = {
     "ndcg_at_5": "nDCG@5",
@@ -126,7 +127,7 @@ def _cell(found: Measured) -> str:
 
 def _gaps_table(found: Comparison, baseline: str) -> str:
     rows = [
-        [name, TITLES[figure], _gap(figure, gap.difference), str(gap.tested), f"{gap.p_holm:.4f}"]
+        [name, TITLES[figure], _gap(figure, gap.difference), str(gap.tested), p_text(gap.p_holm)]
         for name, gaps in found.gaps.items()
         for figure, gap in gaps.items()
     ]
