@@ -128,7 +128,7 @@ class Student(RecipePart):
     max_query_length: int = Field(64, ge=1)
     dropout: Fraction = 0.1
     freeze_embeddings: bool = Field(
-        False, description="leave the word vectors as they are: a step is a fifth cheaper on a CPU"
+        False, description="leave the word vectors as they are: a cheaper step"
     )
 
     @model_validator(mode="after")
