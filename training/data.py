@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+import pyarrow.parquet as pq
 
 from service.contract.template import document_text
 from service.contract.types import RankingExample
@@ -14,6 +17,7 @@ from training.hashing import sha256_of
 from training.lines import finite, read_rows
 from training.readers.rows import ExamplesFile, iter_parquet
 from training.readers.sources import read_published
+from training.readers.split import part_of, query_hash
 from training.recipe import (
     Examples,
     JudgedSet,
@@ -57,7 +61,7 @@ def open_source(source: Source, data: Path) -> Iterable[RankingExample]:
         case JudgedSet():
             return read_judged(source, data)
         case Labels():
-            return LabelFolder(source.path)
+            return LabelFolder(source.path, limit=source.limit)
         case Retrieved():
             return ExamplesFile(Examples(path=str(source.path.absolute() / EXAMPLES)), data)
         case Examples():
@@ -76,6 +80,10 @@ def read_judged(source: JudgedSet, data: Path) -> list[RankingExample]:
         rows = read_rows(root / source.split_file, 2)
         keep = {query_id for _, (query_id, split) in rows if split == source.split}
         queries = {query_id: text for query_id, text in queries.items() if query_id in keep}
+    if source.part is not None:
+        queries = {
+            query_id: text for query_id, text in queries.items() if part_of(text) == source.part
+        }
     pools = (
         {query_id: list(grades) for query_id, grades in qrels.items()}
         if source.runs is None
@@ -94,8 +102,13 @@ def read_judged(source: JudgedSet, data: Path) -> list[RankingExample]:
             candidates = tuple(corpus[name] for name in documents)
             examples.append(RankingExample(query_id, query, candidates, grades))
     if not examples:
-        raise RecipeError(f"{root}: no query of split {source.split!r} has a candidate")
+        raise RecipeError(f"{root}: no query{_of(source)} has a candidate")
     return examples
+
+
+def _of(source: JudgedSet) -> str:
+    split = "" if source.split is None else f" of split {source.split!r}"
+    return split + ("" if source.part is None else f" in part {source.part!r}")
 
 
 def ideal_grades(source: JudgedSet, data: Path) -> dict[str, list[float]]:
@@ -116,13 +129,18 @@ def read_labels(folder: Path) -> list[RankingExample]:
 class LabelFolder:
     """The examples of a label folder, in the order they were scored; a shard is read at a time."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, limit: int | None = None) -> None:
         """Look at a folder.
+
+        Args:
+            folder: Of labels.
+            limit: Take this many queries, those of the least hash; None: all.
 
         Raises:
             RecipeError: It is no finished label folder.
         """
         self._folder = folder
+        self._limit = limit
         try:
             self._digests = json.loads((folder / "labels.json").read_text(encoding="utf-8"))[
                 "shards"
@@ -138,8 +156,17 @@ class LabelFolder:
         Raises:
             RecipeError: A shard was lost or damaged since it was written.
         """
+        largest = self._largest_hash()
         for path in self.paths():
-            yield from iter_parquet(path)
+            for example in iter_parquet(path):
+                if largest is None or query_hash(example.query) <= largest:
+                    yield example
+
+    def _largest_hash(self) -> int | None:
+        if self._limit is None:
+            return None
+        hashes = (query_hash(query) for path in self.paths() for query in _queries(path))
+        return max(heapq.nsmallest(self._limit, hashes))
 
     def paths(self) -> Iterator[Path]:
         """Yield the shards' files, each checked when its turn comes.
@@ -155,6 +182,10 @@ class LabelFolder:
                     "`training label` makes it again"
                 )
             yield shard
+
+
+def _queries(shard: Path) -> Iterator[str]:
+    yield from pq.read_table(shard, columns=["query"])["query"].to_pylist()
 
 
 def read_queries(path: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from service.contract.checkpoint import Card
 from service.contract.encoding import PairEncoder
@@ -128,6 +130,11 @@ def step_parts(
     return [lambda student: weight * _group_loss(student, mine or groups[:1], encoder, recipe)]
 
 
+def _quick_backward(device: torch.device) -> AbstractContextManager[None]:
+    """On a CPU the fused attention's backward takes 40 % of a step; plain products are cheaper."""
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+
+
 def _group_loss(
     model: nn.Module, groups: Sequence[Group], encoder: PairEncoder, recipe: DistillRecipe
 ) -> Tensor:
@@ -136,7 +143,8 @@ def _group_loss(
         for group in groups
         for place in group.places
     ]
-    scores = score_pairs(model, pairs, rows=recipe.rows_per_call)  # [N]
+    with _quick_backward(next(model.parameters()).device):
+        scores = score_pairs(model, pairs, rows=recipe.rows_per_call)  # [N]
     losses = []
     start = 0
     for group in groups:

@@ -50,6 +50,7 @@ class JudgedSet(RecipePart):
     qrels: str = "qrels.tsv"
     split: str | None = Field(None, description="keep these queries of splits.tsv only")
     split_file: str = "splits.tsv"
+    part: Part | None = Field(None, description="part of the split by query hash; all by default")
     runs: str | None = None
     retriever: str | None = None
     ideal_qrels: str | None = Field(None, description="judgements the ideal ranking is drawn from")
@@ -62,6 +63,7 @@ class Labels(RecipePart):
 
     kind: Literal["labels"] = "labels"
     path: Path
+    limit: int | None = Field(None, ge=1, description="take this many queries, by query hash")
 
 
 class Retrieved(RecipePart):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+from contextlib import suppress
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -11,8 +13,10 @@ from service.contract.types import Candidate, RankingExample
 from tests.training.sets import write_small_set, write_tsv
 from training.corpus import read_corpus
 from training.data import ideal_grades, read_judged, read_source
-from training.recipe import JudgedSet, Labels, RecipeError
+from training.readers.split import part_of
+from training.recipe import JudgedSet, Labels, Part, RecipeError
 
+PARTS: tuple[Part, ...] = get_args(Part)
 SMALL = JudgedSet(path="small")
 
 
@@ -52,6 +56,21 @@ def test_a_split_keeps_its_queries_only(tmp_path: Path) -> None:
     write_tsv(folder / "mine.tsv", ("q2", "train"))
     mine = JudgedSet(path="small", split="train", split_file="mine.tsv")
     assert [example.query_id for example in read_judged(mine, tmp_path)] == ["q2"]
+
+
+def test_a_part_keeps_the_queries_whose_hash_is_in_it(tmp_path: Path) -> None:
+    write_small_set(tmp_path)
+    kept = {}
+    for part in PARTS:
+        with suppress(RecipeError):
+            found = read_judged(JudgedSet(path="small", part=part), tmp_path)
+            kept[part] = [example.query for example in found]
+    every = [query for queries in kept.values() for query in queries]
+    assert sorted(every) == ["boil water", "capital of france"]
+    assert all(part_of(query) == part for part, queries in kept.items() for query in queries)
+    (empty, *_) = set(PARTS) - set(kept)
+    with pytest.raises(RecipeError, match=f"no query in part '{empty}' has a candidate"):
+        read_judged(JudgedSet(path="small", part=empty), tmp_path)
 
 
 def test_a_split_without_queries_is_refused(tmp_path: Path) -> None:

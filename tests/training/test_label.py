@@ -21,10 +21,11 @@ from service.contract.types import Candidate, RankingExample
 from tests.tiny import tiny_checkpoint
 from tests.training.toy import write_toy_set
 from training.__main__ import main
-from training.data import read_judged, read_labels
+from training.data import read_judged, read_labels, read_source
 from training.label import label, teacher_name
 from training.label_plan import Plan
-from training.recipe import JudgedSet, LabelRecipe, RecipeError, load_recipe
+from training.readers.split import query_hash
+from training.recipe import JudgedSet, LabelRecipe, Labels, RecipeError, load_recipe
 from training.teacher import load_teacher
 
 QUERIES = 24
@@ -78,6 +79,19 @@ def test_labels_are_read_back_with_the_teachers_scores(task: Path, whole: Path) 
     ]
     for example, scores in zip(labelled, teacher.score(judged), strict=True):
         np.testing.assert_allclose(example.teacher_scores or (), scores, rtol=1e-4)
+
+
+def test_a_limit_takes_the_queries_of_the_least_hash(whole: Path, task: Path) -> None:
+    every = read_labels(whole)
+    hashes = [query_hash(example.query) for example in every]
+    found = read_source(Labels(path=whole, limit=7), task)
+    assert 7 <= len(found) < len(every)
+    assert found == [
+        example
+        for example, value in zip(every, hashes, strict=True)
+        if value <= sorted(hashes)[6]  # a query that is there twice is not torn apart
+    ]
+    assert read_source(Labels(path=whole, limit=10_000), task) == every
 
 
 def test_the_summary_tells_teacher_and_scale(task: Path, whole: Path) -> None:
