@@ -10,6 +10,7 @@ import pytest
 
 from service.app import create_app
 from service.contract.bundle import Bundle
+from service.contract.examples import read_examples
 from service.engines.local import LocalEngine
 from service.ranking.golden import deviation
 from service.scorers import native
@@ -52,6 +53,25 @@ def test_a_score_is_the_same_bit_for_bit_in_any_company(bundle: Bundle, scorer: 
     alone = np.concatenate([scorer.score([pair]) for pair in pairs])
     assert scorer.score(pairs).tobytes() == alone.tobytes()
     assert scorer.score(pairs[::-1])[::-1].tobytes() == alone.tobytes()
+
+
+def test_it_gets_obvious_rankings_right(bundle: Bundle, scorer: Scorer) -> None:
+    """Twenty queries of many fields: English, shouted, misspelt, and German, French and Spanish.
+
+    A document that answers stands before all others; of the pairs with a half-relevant one, two may
+    be the wrong way round.
+    """
+    encoder = bundle.encoder()
+    rankings = read_examples(Path(__file__).parent / "obvious.jsonl")
+    assert len(rankings) == 20
+    wrong = []
+    for example in rankings:
+        scores = scorer.score(encoder.encode(example.query, example.candidates))
+        grades = np.array(example.grades)
+        assert grades[scores.argmax()] == grades.max(), example.query
+        better = grades[:, None] > grades[None, :]
+        wrong += [example.query] * int((better & (scores[:, None] <= scores[None, :])).sum())
+    assert len(wrong) <= 2, wrong
 
 
 @pytest.mark.anyio
