@@ -9,31 +9,25 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
-from pydantic import ValidationError
 
-from export.decoder import DATA, PaddedScorer, export_decoder, read_decoder, refuse_adapter
+from export.decoder import export_decoder
 from export.errors import ExportError
 from export.int8 import quantize_int8
-from export.onnx import export_fp32, read_config
+from export.int8_linears import write_int8
+from export.onnx import export_bert, export_encoder
+from export.padded import PaddedScorer
 from export.parity import GATES, Gates, Parity, compare, encode_examples, torch_scores
+from export.plan import FILES, FP32_TOLERANCE, INT8_WEIGHTS, Plan, make_plan
 from service.contract.bundle import TOKENIZER, Bundle, BundleError, GoldenQuery, write_bundle
-from service.contract.checkpoint import VALIDATION, Card, read_card
-from service.contract.encoder import Encoder, Ends
-from service.contract.errors import first_error
+from service.contract.checkpoint import VALIDATION
+from service.contract.encoder import Encoder
 from service.contract.examples import read_examples
 from service.contract.folder import restore_folder
-from service.contract.manifest import EngineEntry, Manifest, Precision
-from service.contract.template import DECODER_TEMPLATE
+from service.contract.manifest import EngineEntry, Precision, Source
 from service.contract.types import RankingExample
 from service.scorers import native
-from service.scorers.onnx import DECODER_INPUTS, INPUTS, OUTPUT, OnnxScorer
+from service.scorers.onnx import OnnxScorer
 from service.scorers.scorer import Scorer
-
-FILES: dict[Precision, str] = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
-INT8_WEIGHTS = "model.int8.safetensors"
-
-FP32_TOLERANCE = 1e-3
-"""Other CPUs sum in another order: ten times the parity gate."""
 
 INT8_TOLERANCE_FLOOR = 0.35
 """Without VNNI, ONNX Runtime's int8 sums saturate: the shipped model is 0.214 off, not 0.064.
@@ -48,11 +42,13 @@ class Exported:
     Attributes:
         bundle: The bundle, opened.
         parity: By precision, as ONNX Runtime runs it; "int8 native" as the native engine does,
-            "fp32 padded" as ONNX Runtime runs a decoder on several pairs a call.
+            "fp32 padded" as ONNX Runtime runs several pairs a call. Those left out are in it too.
+        left_out: The failed gates of a precision that nobody asked for and the bundle goes without.
     """
 
     bundle: Bundle
     parity: dict[str, Parity]
+    left_out: dict[Precision, list[str]]
 
 
 def export_bundle(
@@ -62,19 +58,24 @@ def export_bundle(
     name: str,
     precisions: Sequence[Precision] = (),
     examples: Path | None = None,
+    max_length: int | None = None,
+    source: Source | None = None,
     gates: Mapping[Precision, Gates] = GATES,
     overwrite: bool = False,
 ) -> Exported:
     """Export a checkpoint into a bundle, or refuse.
 
     Args:
-        checkpoint: A Hugging Face folder with one label: of a BERT, with or without
+        checkpoint: A Hugging Face folder with one label: of an encoder, with or without
             `disranker.json`, or of a decoder, with one.
         target: The bundle's directory.
         name: The bundle's name.
-        precisions: Models to put in; default: fp32, and int8 unless it is a decoder.
+        precisions: Models to put in; default: fp32, and int8 if it passes its gates and the model
+            is no decoder.
         examples: Pairs for the parity report, JSON Lines; default: the checkpoint's own
             `validation.jsonl`, else the golden pairs.
+        max_length: Longest pair in tokens; default: the card's, or what the model can, up to 256.
+        source: Where the model comes from, if somebody else made it.
         gates: What each precision has to keep of the checkpoint's ranking.
         overwrite: Replace an existing target.
 
@@ -84,141 +85,116 @@ def export_bundle(
     restore_folder(target)
     if target.exists() and not overwrite:
         raise ExportError(f"{target} exists; --overwrite replaces it")
-    refuse_adapter(checkpoint)
-    if not (checkpoint / TOKENIZER).is_file():
-        raise ExportError(f"{checkpoint} is no checkpoint: it has no {TOKENIZER}")
-    card = _card(checkpoint)
-    precisions = _precisions(checkpoint, card, precisions)
-    ends = _ends(checkpoint, card)
-    draft = _draft(name, card, precisions, ends)
-    encoder = _encoder(checkpoint, draft)
-    golden = _golden(checkpoint, encoder, draft.inputs)
-    held_out = _examples(checkpoint, examples)
-    pairs = encode_examples(encoder, held_out)
-    reference = torch_scores(checkpoint, pairs, draft.inputs)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as scratch:
-        files = _models(checkpoint, Path(scratch), draft)
+        plan = make_plan(
+            checkpoint,
+            Path(scratch),
+            name=name,
+            precisions=precisions,
+            max_length=max_length,
+            source=source,
+        )
+        golden = _golden(plan)
+        held_out = _examples(checkpoint, examples)
+        pairs = encode_examples(plan.encoder, held_out)
+        reference = torch_scores(checkpoint, pairs, plan.draft.inputs)
+        _write_models(plan, Path(scratch))
         parity: dict[str, Parity] = {}
         entries: dict[Precision, EngineEntry] = {}
-        failed: list[str] = []
-        for precision in precisions:
-            scorers = _scorers(Path(scratch), precision, ends)
-            for engine, scorer in scorers.items():
-                found = compare(held_out, pairs, reference, scorer.score, name=engine)
-                failed += [f"{engine}: {failure}" for failure in found.failures(gates[precision])]
-                parity[engine] = found
-            entries[precision] = draft.precisions[precision].model_copy(
-                update={"tolerance": _tolerance(precision, scorers.values(), encoder, golden)}
-            )
-        _check(checkpoint, failed)
-        figures = {engine: found.as_dict() for engine, found in parity.items()}
-        manifest = draft.model_copy(
-            update={"precisions": entries, "metrics": {**card.metrics, "parity": figures}}
-        )
-        try:
-            bundle = write_bundle(
-                target,
-                manifest,
-                {TOKENIZER: checkpoint / TOKENIZER, **{path.name: path for path in files}},
-                golden,
-                overwrite=overwrite,
-            )
-        except BundleError as error:
-            raise ExportError(str(error)) from error
-    return Exported(bundle, parity)
+        failed: dict[Precision, list[str]] = {}
+        for precision, entry in plan.draft.precisions.items():
+            scorers = _scorers(plan, Path(scratch), precision)
+            found = {
+                engine: compare(held_out, pairs, reference, scorer.score, name=engine)
+                for engine, scorer in scorers.items()
+            }
+            parity |= found
+            if failures := _failures(found, gates[precision]):
+                failed[precision] = failures
+                continue
+            tolerance = _tolerance(precision, scorers.values(), plan.encoder, golden)
+            entries[precision] = entry.model_copy(update={"tolerance": tolerance})
+        if set(failed) - ({"int8"} - {*precisions}):
+            raise _refusal(checkpoint, failed)
+        bundle = _write(plan, Path(scratch), target, entries, parity, golden, overwrite=overwrite)
+    return Exported(bundle, parity, failed)
 
 
-def _precisions(checkpoint: Path, card: Card, wanted: Sequence[Precision]) -> Sequence[Precision]:
-    if card.template != DECODER_TEMPLATE:
-        return wanted or ("fp32", "int8")
-    if "int8" in wanted:
-        raise ExportError(f"{checkpoint}: a decoder is exported in fp32; int8 is for BERTs")
-    return ("fp32",)
-
-
-def _ends(checkpoint: Path, card: Card) -> Ends | None:
-    """Return the ends of a decoder's pairs, None for a BERT; refuse what is neither."""
-    ends: Ends | None
-    positions: int | None
-    if card.template == DECODER_TEMPLATE:
-        ends, positions = read_decoder(checkpoint)
+def _write_models(plan: Plan, scratch: Path) -> None:
+    """Write the models that are planned into scratch."""
+    fp32, int8 = (scratch / FILES[precision] for precision in ("fp32", "int8"))
+    architecture, wanted = plan.architecture, plan.draft.precisions
+    if architecture is None:
+        export_decoder(plan.checkpoint, fp32)
+    elif architecture.is_native:
+        if "fp32" in wanted:
+            export_bert(plan.checkpoint, fp32, architecture)
+        if "int8" in wanted:
+            positions = plan.draft.max_length
+            quantize_int8(plan.checkpoint, int8, scratch / INT8_WEIGHTS, positions=positions)
     else:
-        ends, positions = None, read_config(checkpoint)["max_position_embeddings"]
-    if positions is not None and card.max_length > positions:
-        raise ExportError(
-            f"{checkpoint}: max_length {card.max_length} is over the model's {positions} positions"
-        )
-    return ends
+        export_encoder(plan.checkpoint, fp32, architecture)
+        if "int8" in wanted:
+            write_int8(fp32, int8)
 
 
-def _draft(name: str, card: Card, precisions: Sequence[Precision], ends: Ends | None) -> Manifest:
-    """Return the manifest without what only the models can tell, refused before they are made."""
-    try:
-        return Manifest(
-            name=name,
-            template=card.template,
-            ends=ends,
-            max_length=card.max_length,
-            max_query_length=card.max_query_length,
-            inputs=INPUTS if ends is None else DECODER_INPUTS,
-            output=OUTPUT,
-            precisions={
-                precision: EngineEntry(
-                    file=FILES[precision],
-                    weights=_weights(precision, ends),
-                    tolerance=FP32_TOLERANCE,
-                )
-                for precision in precisions
-            },
-            score=card.score,
-            training=card.recipe,
-            metrics=card.metrics,
-        )
-    except ValidationError as error:
-        raise ExportError(f"the bundle's {first_error(error)}") from None
-
-
-def _weights(precision: Precision, ends: Ends | None) -> str | None:
-    """Return the file of a model's weights, None where they are in its graph."""
-    if precision == "int8":
-        return INT8_WEIGHTS
-    return None if ends is None else DATA
-
-
-def _encoder(checkpoint: Path, draft: Manifest) -> Encoder:
-    try:
-        return draft.encoder(checkpoint / TOKENIZER)
-    except ValueError as error:
-        raise ExportError(str(error)) from None
-
-
-def _models(checkpoint: Path, scratch: Path, draft: Manifest) -> list[Path]:
-    """Write the wanted models into scratch and return their files."""
-    if draft.ends is not None:
-        export_decoder(checkpoint, scratch / FILES["fp32"])
-    elif "fp32" in draft.precisions:
-        export_fp32(checkpoint, scratch / FILES["fp32"])
-    if "int8" in draft.precisions:
-        graph, weights = scratch / FILES["int8"], scratch / INT8_WEIGHTS
-        quantize_int8(checkpoint, graph, weights, positions=draft.max_length)
-    return [scratch / name for entry in draft.precisions.values() for name in entry.files]
-
-
-def _scorers(scratch: Path, precision: Precision, ends: Ends | None) -> dict[str, Scorer]:
+def _scorers(plan: Plan, scratch: Path, precision: Precision) -> dict[str, Scorer]:
     """Return what runs a precision on this host, by its name in the parity report."""
-    scorers: dict[str, Scorer] = {precision: OnnxScorer(scratch / FILES[precision])}
-    if precision == "int8" and native.why_not() is None:
+    model = scratch / FILES[precision]
+    scorers: dict[str, Scorer] = {precision: OnnxScorer(model)}
+    if plan.draft.precisions[precision].weights == INT8_WEIGHTS and native.why_not() is None:
         scorers["int8 native"] = native.NativeScorer(scratch / INT8_WEIGHTS)
-    if ends is not None:
-        scorers[f"{precision} padded"] = PaddedScorer(scratch / FILES[precision], pad=ends.pad)
+    if precision == "fp32":
+        scorers["fp32 padded"] = PaddedScorer(model, pad=plan.pad)
     return scorers
 
 
-def _golden(checkpoint: Path, encoder: Encoder, inputs: Sequence[str]) -> list[GoldenQuery]:
+def _failures(found: Mapping[str, Parity], gates: Gates) -> list[str]:
+    return [
+        f"{engine}: {failure}" for engine, one in found.items() for failure in one.failures(gates)
+    ]
+
+
+def _refusal(checkpoint: Path, failed: Mapping[Precision, list[str]]) -> ExportError:
+    told = "; ".join(failure for failures in failed.values() for failure in failures)
+    if set(failed) == {"int8"}:
+        told += "; --precision fp32 exports without int8"
+    return ExportError(f"{checkpoint}: no bundle written, gates failed: {told}")
+
+
+def _write(
+    plan: Plan,
+    scratch: Path,
+    target: Path,
+    entries: Mapping[Precision, EngineEntry],
+    parity: Mapping[str, Parity],
+    golden: Sequence[GoldenQuery],
+    *,
+    overwrite: bool,
+) -> Bundle:
+    """Write the bundle of the models that passed."""
+    figures = {
+        engine: found.as_dict() for engine, found in parity.items() if engine.split()[0] in entries
+    }
+    draft = plan.draft
+    manifest = draft.model_copy(
+        update={"precisions": entries, "metrics": {**draft.metrics, "parity": figures}}
+    )
+    files = {name: scratch / name for entry in entries.values() for name in entry.files}
+    try:
+        return write_bundle(
+            target, manifest, {TOKENIZER: plan.tokenizer, **files}, golden, overwrite=overwrite
+        )
+    except BundleError as error:
+        raise ExportError(str(error)) from error
+
+
+def _golden(plan: Plan) -> list[GoldenQuery]:
     """Return our own golden queries with the checkpoint's scores."""
     queries = _own_examples()
-    scores = torch_scores(checkpoint, encode_examples(encoder, queries), inputs)
+    pairs = encode_examples(plan.encoder, queries)
+    scores = torch_scores(plan.checkpoint, pairs, plan.draft.inputs)
     return [
         GoldenQuery(example.query, example.candidates, tuple(float(score) for score in found))
         for example, found in zip(queries, scores, strict=True)
@@ -242,15 +218,6 @@ def _tolerance(
     return round(max(INT8_TOLERANCE_FLOOR, 3 * float(seen)), 3)
 
 
-def _check(checkpoint: Path, failed: Sequence[str]) -> None:
-    if not failed:
-        return
-    told = "; ".join(failed)
-    if all(failure.startswith("int8") for failure in failed):
-        told += "; --precision fp32 exports without int8"
-    raise ExportError(f"{checkpoint}: no bundle written, gates failed: {told}")
-
-
 def _examples(checkpoint: Path, path: Path | None) -> list[RankingExample]:
     source = path or checkpoint / VALIDATION
     if path is None and not source.exists():
@@ -267,10 +234,3 @@ def _examples(checkpoint: Path, path: Path | None) -> list[RankingExample]:
 def _own_examples() -> list[RankingExample]:
     with_path = files("export") / "golden.jsonl"
     return read_examples(Path(str(with_path)))
-
-
-def _card(checkpoint: Path) -> Card:
-    try:
-        return read_card(checkpoint)
-    except ValueError as error:
-        raise ExportError(str(error)) from None

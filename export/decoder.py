@@ -1,29 +1,18 @@
-"""Decoder teachers: what can be exported, its fp32 graph, and a check of padded rows."""
+"""Decoder teachers: what can be exported, and its fp32 graph."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from export.errors import ExportError
-from export.onnx import quiet
+from export.onnx import DATA, export_graph
+from export.quiet import quiet
 from service.contract.encoder import Ends
-from service.contract.encoding import TokenPair
-from service.contract.types import Float32s
-from service.scorers.onnx import DECODER_INPUTS, OUTPUT, open_session
-
-DATA = "model.onnx.data"
-"""The weights, beside the graph: an ONNX file ends at 2 GB, half a billion of them."""
 
 HEAD = "score"
 """What transformers' decoders call the linear head that they pool the last token for."""
-
-ROWS = 8
-"""Pairs a call of the check of padded rows."""
 
 
 def refuse_adapter(checkpoint: Path) -> None:
@@ -72,50 +61,10 @@ def export_decoder(checkpoint: Path, target: Path) -> None:
             on the right, output logits, float32 [B, 1], of each row's last token but padding.
     """
     import onnx
-    from optimum.exporters.onnx import main_export
 
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch, quiet():
-        main_export(
-            str(checkpoint),
-            output=scratch,
-            task="text-classification",
-            framework="pt",
-            dtype="fp32",
-            do_validation=False,  # parity.py compares on real pairs instead
-            no_post_process=True,
-        )
-        onnx.save_model(
-            onnx.load(Path(scratch) / "model.onnx"),
-            target,
-            save_as_external_data=True,
-            location=DATA,
-        )
-
-
-class PaddedScorer:
-    """Scores pairs several a call, padded on the right to the longest of the call.
-
-    The service does not pad; whoever serves the bundle on a GPU does, and gets the same scores.
-    """
-
-    def __init__(self, model: Path, *, pad: int) -> None:
-        """Load a decoder's ONNX file; rows are padded with the id `pad`."""
-        self._session = open_session(model)
-        self._pad = pad
-
-    def score(self, pairs: Sequence[TokenPair]) -> Float32s:
-        """Return the raw logit of each pair, float32 [n]."""
-        calls = [pairs[start : start + ROWS] for start in range(0, len(pairs), ROWS)]
-        return np.concatenate([self._call(call) for call in calls])
-
-    def _call(self, pairs: Sequence[TokenPair]) -> Float32s:
-        shape = len(pairs), max(map(len, pairs))
-        ids, mask = np.full(shape, self._pad), np.zeros(shape, dtype=np.int64)  # [B, L]
-        for row, pair in enumerate(pairs):
-            ids[row, : len(pair)], mask[row, : len(pair)] = pair.input_ids, 1
-        feeds = dict(zip(DECODER_INPUTS, (ids, mask), strict=True))
-        logits: Float32s = self._session.run([OUTPUT], feeds)[0]  # [B, 1]
-        return logits[:, 0]
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        model = onnx.load(export_graph(checkpoint, Path(scratch)))
+    onnx.save_model(model, target, save_as_external_data=True, location=DATA)
 
 
 def _require_head(checkpoint: Path, config: Any) -> None:

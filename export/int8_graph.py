@@ -9,19 +9,17 @@ alone, whose state is all that the head reads. Nothing is named for ONNX Runtime
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
+from export.nodes import FLOAT, Nodes, Quantised, TokenInt8
 from service.scorers.onnx import INPUTS, OUTPUT
 from service.scorers.weights import WORDS, Int8Weights
 
 CONTRIB = "com.microsoft"
-FLOAT, INT32 = 1, 6
-"""ONNX's numbers of its types."""
+INT32 = 6
+"""ONNX's number of the type."""
 
 
 def write_graph(weights: Int8Weights, stored: Path, target: Path) -> None:
@@ -41,7 +39,7 @@ def write_graph(weights: Int8Weights, stored: Path, target: Path) -> None:
     inputs = [helper.make_tensor_value_info(name, onnx.TensorProto.INT64, shape) for name in INPUTS]
     output = helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, ["batch", 1])
     model = helper.make_model(
-        helper.make_graph(graph.nodes, "ranker", inputs, [output], graph.constants),
+        helper.make_graph(graph.to.nodes, "ranker", inputs, [output], graph.to.constants),
         opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid(CONTRIB, 1)],
         ir_version=10,
         producer_name="disranker",
@@ -50,20 +48,15 @@ def write_graph(weights: Int8Weights, stored: Path, target: Path) -> None:
 
 
 class _Graph:
-    """Nodes and constants as they come; a node is named like its one output."""
-
     def __init__(self, weights: Int8Weights, stored: Path) -> None:
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
+        self.to = Nodes()
+        self._node, self._constant = self.to.node, self.to.constant
         self._weights = weights
         self._file = stored.name
         self._spans = _spans(stored)
         self._zero = self._constant("zero", np.array([0]))
         self._one = self._constant("one", np.array([1]))
-        self._steps = self._constant("1/255", np.float32(1 / 255))
-        self._least_scale = self._constant("least_scale", np.float32(1e-30))
-        self._unit = self._constant("unit", np.float32(1))
-        self._unsigned = self._constant("unsigned", np.uint8(0))
+        self._int8 = TokenInt8(self.to)
 
     def ranker(self) -> None:
         """Write the whole model."""
@@ -72,7 +65,7 @@ class _Graph:
         for number in range(self._weights.layers):
             x = self._layer(x, number, is_last=number == self._weights.layers - 1)
         cls = self._node("Gather", [x, self._constant("first", np.array(0))], "cls", axis=1)
-        pooled = self._linear(self._quantised(cls), "bert.pooler.dense")
+        pooled = self._linear(self._int8.quantised(cls), "bert.pooler.dense")
         pooled = self._node("Tanh", [pooled], "pooled")
         classifier = self._constant("classifier", self._weights["classifier.weight"].T)
         logit = self._node("MatMul", [pooled, classifier], "logit")
@@ -96,10 +89,10 @@ class _Graph:
     def _layer(self, x: str, number: int, *, is_last: bool) -> str:
         layer = f"bert.encoder.layer.{number}"
         attention = f"{layer}.attention"
-        whole = rows = self._quantised(x)
+        whole = rows = self._int8.quantised(x)
         if is_last:
             x = self._node("Slice", [x, self._zero, self._one, self._one], "last_cls")
-            rows = self._quantised(x)
+            rows = self._int8.quantised(x)
         query = self._linear(rows, f"{attention}.self.query")
         key = self._linear(whole, f"{attention}.self.key")
         value = self._linear(whole, f"{attention}.self.value")
@@ -110,54 +103,31 @@ class _Graph:
             domain=CONTRIB,
             num_heads=self._weights.heads,
         )
-        attended = self._linear(self._quantised(attended), f"{attention}.output.dense")
+        attended = self._linear(self._int8.quantised(attended), f"{attention}.output.dense")
         x = self._norm([attended, x], f"{attention}.output.LayerNorm")
-        up = self._linear(self._quantised(x), f"{layer}.intermediate.dense")
+        up = self._linear(self._int8.quantised(x), f"{layer}.intermediate.dense")
         up = self._node("Gelu", [up], f"{layer}.intermediate", domain=CONTRIB)
-        down = self._linear(self._quantised(up), f"{layer}.output.dense")
+        down = self._linear(self._int8.quantised(up), f"{layer}.output.dense")
         return self._norm([down, x], f"{layer}.output.LayerNorm")
 
-    def _quantised(self, x: str) -> tuple[str, str, str]:
-        """Return x in uint8, and each token's scale and lowest value."""
-        low = self._node("ReduceMin", [x], f"{x}.low", axes=[-1], keepdims=1)
-        high = self._node("ReduceMax", [x], f"{x}.high", axes=[-1], keepdims=1)
-        width = self._node("Sub", [high, low], f"{x}.width")
-        scale = self._node("Mul", [width, self._steps], f"{x}.some_scale")
-        scale = self._node("Max", [scale, self._least_scale], f"{x}.scale")
-        above = self._node("Sub", [x, low], f"{x}.above_low")
-        steps = self._node("Div", [above, scale], f"{x}.in_steps")
-        values = self._node("QuantizeLinear", [steps, self._unit, self._unsigned], f"{x}.values")
-        return values, scale, low
-
-    def _linear(self, quantised: tuple[str, str, str], name: str) -> str:
-        values, scale, low = quantised
+    def _linear(self, quantised: Quantised, name: str) -> str:
         part = self._weights.linear(name)
         sums = part.values.sum(axis=0, dtype=np.float32) * part.scales  # [N]
-        dots = self._node("MatMulInteger", [values, self._shared(f"{name}.weight")], f"{name}.ints")
-        dots = self._node("Cast", [dots], f"{name}.floats", to=FLOAT)
-        dots = self._node("Mul", [dots, scale], f"{name}.steps")
-        dots = self._node("Mul", [dots, self._held(f"{name}.weight_scale")], f"{name}.dots")
-        rest = self._node("Mul", [low, self._constant(f"{name}.sums", sums)], f"{name}.from_low")
-        dots = self._node("Add", [dots, rest], f"{name}.product")
-        return self._node("Add", [dots, self._held(f"{name}.bias")], name)
+        product = self._int8.product(
+            quantised,
+            name,
+            weight=self._shared(f"{name}.weight"),
+            scale=self._held(f"{name}.weight_scale"),
+            sums=self._constant(f"{name}.sums", sums),
+            output=f"{name}.product",
+        )
+        return self._node("Add", [product, self._held(f"{name}.bias")], name)
 
     def _norm(self, summands: list[str], name: str) -> str:
         total = self._node("Sum", summands, f"{name}.input")
         inputs = [total, self._held(f"{name}.weight"), self._held(f"{name}.bias")]
         epsilon = self._weights.norm_epsilon
         return self._node("LayerNormalization", inputs, name, axis=-1, epsilon=epsilon)
-
-    def _node(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        from onnx import helper
-
-        self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
-        return output
-
-    def _constant(self, name: str, values: ArrayLike) -> str:
-        from onnx import numpy_helper
-
-        self.constants.append(numpy_helper.from_array(np.array(values, order="C"), name))
-        return name
 
     def _held(self, name: str) -> str:
         """Put a small stored tensor into the graph itself."""
@@ -177,7 +147,7 @@ class _Graph:
         )
         for key, told in (("location", self._file), ("offset", start), ("length", end - start)):
             constant.external_data.add(key=key, value=str(told))
-        self.constants.append(constant)
+        self.to.constants.append(constant)
         return name
 
 

@@ -2,77 +2,56 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
-import logging
 import tempfile
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from export.architecture import Architecture
 from export.errors import ExportError
-from service.contract.checkpoint import CARD
-from service.contract.template import DECODER_TEMPLATE
+from export.quiet import quiet
+
+DATA = "model.onnx.data"
+"""The weights, beside the graph: an ONNX file ends at 2 GB, half a billion of them."""
+
+FUSED = ("bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta")
+"""Architectures that ONNX Runtime's optimizer knows as "bert"; others go in as they are."""
+
+OPSET = 17
 
 
-def read_config(checkpoint: Path) -> dict[str, int]:
-    """Return the sizes of a checkpoint that can be exported.
+def export_graph(checkpoint: Path, folder: Path) -> Path:
+    """Return the plain ONNX file, written into folder by optimum, of a folder with one label."""
+    from optimum.exporters.onnx import main_export
 
-    Raises:
-        ExportError: The folder has no `config.json`, or it is not that of a BERT with one label.
-    """
-    try:
-        config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ExportError(f"{checkpoint} is no checkpoint: {error}") from None
-    if not isinstance(config, dict) or config.get("model_type") != "bert":
-        raise ExportError(
-            f"{checkpoint}: config.json is not that of a BERT, nor does {CARD} name the template "
-            f"{DECODER_TEMPLATE!r} of a decoder"
-        )
-    labels = len(config.get("id2label", {"0": "", "1": ""}))
-    if labels != 1:
-        raise ExportError(f"{checkpoint}: the head has {labels} labels; a ranker has 1")
-    sizes = ("num_attention_heads", "hidden_size", "num_hidden_layers", "max_position_embeddings")
-    if missing := [name for name in sizes if not isinstance(config.get(name), int)]:
-        raise ExportError(f"{checkpoint}: config.json has no {', '.join(missing)}")
-    return {name: config[name] for name in sizes}
-
-
-def export_fp32(checkpoint: Path, target: Path) -> None:
-    """Write the checkpoint's graph to target, attention, layer norms and GELU fused.
-
-    Args:
-        checkpoint: A Hugging Face folder of a BERT with one label.
-        target: The ONNX file to write; inputs input_ids, attention_mask, token_type_ids,
-            int64 [B, L], output logits, float32 [B, 1].
-
-    Raises:
-        ExportError: The checkpoint is no BERT ranker, or its graph did not fuse whole.
-    """
-    config = read_config(checkpoint)
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch, quiet():
-        from onnxruntime.transformers.optimizer import optimize_model
-        from optimum.exporters.onnx import main_export
-
+    with quiet():
         main_export(
             str(checkpoint),
-            output=scratch,
+            output=folder,
             task="text-classification",
             framework="pt",
+            dtype="fp32",
+            opset=OPSET,
             do_validation=False,  # parity.py compares on real pairs instead
             no_post_process=True,
         )
-        optimised = optimize_model(
-            str(Path(scratch) / "model.onnx"),
-            model_type="bert",
-            num_heads=config["num_attention_heads"],
-            hidden_size=config["hidden_size"],
-            opt_level=0,
-        )
-        optimised.save_model_to_file(str(target))
-    layers = config["num_hidden_layers"]
+    return folder / "model.onnx"
+
+
+def export_bert(checkpoint: Path, target: Path, architecture: Architecture) -> None:
+    """Write a BERT's graph to target, attention, layer norms and GELU fused.
+
+    Args:
+        checkpoint: Its folder.
+        target: The ONNX file to write; inputs input_ids, attention_mask, token_type_ids,
+            int64 [B, L], output logits, float32 [B, 1].
+        architecture: Its architecture.
+
+    Raises:
+        ExportError: The graph did not fuse whole.
+    """
+    optimised = _optimised(checkpoint, target.parent, architecture)
+    optimised.save_model_to_file(str(target))
+    layers = architecture.layers
     fused = optimised.get_fused_operator_statistics()
     expected = {
         "EmbedLayerNormalization": 1,
@@ -85,14 +64,50 @@ def export_fp32(checkpoint: Path, target: Path) -> None:
         raise ExportError(f"{checkpoint}: the graph did not fuse: {missed}, expected {expected}")
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the exporters' progress chatter; their errors still come as exceptions."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(previous)
+def export_encoder(checkpoint: Path, target: Path, architecture: Architecture) -> None:
+    """Write an encoder's graph to target and its weights to `DATA` beside it.
+
+    Linear maps stay operators of their own, so that `int8_linears` finds them.
+
+    Args:
+        checkpoint: Its folder.
+        target: The ONNX file to write; inputs as in `architecture`, int64 [B, L], output logits,
+            float32 [B, 1].
+        architecture: Its architecture.
+
+    Raises:
+        ExportError: The graph takes other inputs than its architecture.
+    """
+    import onnx
+
+    if architecture.kind in FUSED:
+        model = _optimised(checkpoint, target.parent, architecture).model
+    else:
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            model = onnx.load(export_graph(checkpoint, Path(scratch)))
+    inputs = {node.name for node in model.graph.input}
+    if inputs != set(architecture.inputs):
+        raise ExportError(
+            f"{checkpoint}: the graph takes {sorted(inputs)}, not {sorted(architecture.inputs)}"
+        )
+    onnx.save_model(model, target, save_as_external_data=True, location=DATA)
+
+
+def _optimised(checkpoint: Path, folder: Path, architecture: Architecture) -> Any:
+    """Return what ONNX Runtime's optimizer makes of the plain graph."""
+    from onnxruntime.transformers.fusion_options import FusionOptions
+    from onnxruntime.transformers.optimizer import optimize_model
+
+    options = FusionOptions("bert")
+    if not architecture.is_native:
+        options.use_multi_head_attention = True
+        options.enable_embed_layer_norm = False
+    with tempfile.TemporaryDirectory(dir=folder) as scratch, quiet():
+        return optimize_model(
+            str(export_graph(checkpoint, Path(scratch))),
+            model_type="bert",
+            num_heads=architecture.heads,
+            hidden_size=architecture.hidden,
+            opt_level=0,
+            optimization_options=options,
+        )

@@ -17,7 +17,7 @@ from service.contract.encoding import (
     Truncation,
     read_tokenizer,
 )
-from service.contract.template import TEMPLATE, require_known
+from service.contract.template import PAIR_TEMPLATE, TEMPLATE, require_known
 from service.contract.types import Candidate
 
 
@@ -92,7 +92,7 @@ def load_encoder(
     Args:
         tokenizer: The model's `tokenizer.json`.
         template: How a query and a candidate become a pair.
-        ends: Of a decoder's pair; None for a BERT's, whose tokenizer has them.
+        ends: Of a decoder's pair; None for others, whose tokenizer has them.
         max_length: Longest pair, in tokens.
         max_query_length: Tokens kept of the query.
 
@@ -104,6 +104,8 @@ def load_encoder(
     limits = {"max_length": max_length, "max_query_length": max_query_length}
     if template == TEMPLATE:
         return PairEncoder.from_file(tokenizer, **limits)
+    if template == PAIR_TEMPLATE:
+        return PairEncoder(read_tokenizer(tokenizer), any_frame=True, **limits)
     if ends is None:
         raise ValueError(f"ends: {template!r} pairs need the ids of <s>, </s> and the padding")
     return DecoderPairEncoder(read_tokenizer(tokenizer), bos=ends.bos, eos=ends.eos, **limits)

@@ -11,13 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from service.contract.frame import Frame
 from service.contract.template import document_text
 from service.contract.types import Candidate
 
 TokenIds = NDArray[np.int32]
-
-SPECIALS = 3
-"""Special tokens of a pair: [CLS] and two [SEP]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +42,12 @@ AS_FITS = Truncation()
 
 @dataclass(frozen=True, slots=True)
 class TokenPair:
-    """`[CLS] q [SEP] d [SEP]` at its exact length.
+    """A framed query and document, such as `[CLS] q [SEP] d [SEP]`, at its exact length.
 
     Attributes:
         input_ids: Token ids, int64 [n].
-        first_segment: How many leading ids are of segment 0 (`[CLS] q [SEP]`).
+        first_segment: How many leading ids are of segment 0 (`[CLS] q [SEP]`); all of them where
+            the model knows no segments.
     """
 
     input_ids: NDArray[np.int64]
@@ -66,55 +65,56 @@ class TokenPair:
 
 
 class PairEncoder:
-    """Encodes pairs for a BERT-type tokenizer: query once, each document once, then splice.
+    """Encodes pairs for a cross-encoder: query once, each document once, then splice.
 
-    Splicing ids equals encoding the pair of texts because BERT's pre-tokenisation never joins
-    the two. Texts are cut as ids, never decoded and encoded again. Special tokens written in a
-    text are plain text to it, as with Hugging Face's `split_special_tokens=True`.
+    Splicing ids equals encoding the pair of texts, since a tokenizer never joins the two: proven
+    for BERT's by tests, for others probed by export. Texts are cut as ids, never decoded and
+    encoded again. Special tokens written in a text are plain text to it, as with Hugging Face's
+    `split_special_tokens=True`.
 
     Attributes:
+        frame_tokens: Tokens of a pair that are neither the query's nor the document's.
         fingerprint: Equal for encoders that give every document the same ids, 32 bytes.
         largest_id: The vocabulary's largest id.
         document_key: A text that only candidates with the same ids have.
     """
 
-    frame_tokens = SPECIALS
     document_key = staticmethod(document_text)
 
     def __init__(
-        self, tokenizer: Tokenizer, *, max_length: int = 256, max_query_length: int = 64
+        self,
+        tokenizer: Tokenizer,
+        *,
+        max_length: int = 256,
+        max_query_length: int = 64,
+        any_frame: bool = False,
     ) -> None:
         """Take a tokenizer and the pair's limits.
 
         Args:
-            tokenizer: A BERT-type tokenizer; a private copy of it is used.
-            max_length: Longest pair, in tokens, the three special tokens included.
+            tokenizer: The model's tokenizer; a private copy of it is used.
+            max_length: Longest pair, in tokens, the special ones included.
             max_query_length: Tokens kept of the query; the document gets what is left.
+            any_frame: Take any `Frame` instead of BERT's alone.
 
         Raises:
-            ValueError: The tokenizer does not frame a pair as BERT's does, or a limit leaves no
-                room.
+            ValueError: The tokenizer does not frame a pair so, or a limit leaves no room.
         """
-        if max_query_length < 1 or max_length < max_query_length + SPECIALS + 1:
-            raise ValueError(
-                f"max_length {max_length} leaves no room for a document beside "
-                f"max_query_length {max_query_length} and {SPECIALS} special tokens"
-            )
-        self.max_length = max_length
-        self.max_query_length = max_query_length
         definition = tokenizer.to_str()
         self.fingerprint = hashlib.sha256(f"{max_length} {definition}".encode()).digest()
         self._tokenizer = Tokenizer.from_str(definition)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True
-        frame = self._tokenizer.encode("", "")
-        if frame.tokens != ["[CLS]", "[SEP]", "[SEP]"] or frame.type_ids != [0, 0, 1]:
+        self._frame = (Frame.of if any_frame else Frame.of_bert)(self._tokenizer)
+        self.frame_tokens = len(self._frame)
+        if max_query_length < 1 or max_length < max_query_length + self.frame_tokens + 1:
             raise ValueError(
-                f"not a BERT-type tokenizer: an empty pair is {frame.tokens} of segments "
-                f"{frame.type_ids}, not [CLS] [SEP] [SEP] of segments [0, 0, 1]"
+                f"max_length {max_length} leaves no room for a document beside "
+                f"max_query_length {max_query_length} and {self.frame_tokens} special tokens"
             )
-        self._cls, self._sep = frame.ids[:2]
+        self.max_length = max_length
+        self.max_query_length = max_query_length
         self.largest_id = max(self._tokenizer.get_vocab(with_added_tokens=True).values())
 
     @classmethod
@@ -136,7 +136,7 @@ class PairEncoder:
         self, candidates: Sequence[Candidate], *, keep_end: bool = False
     ) -> list[TokenIds]:
         """Return each candidate's ids, without special tokens, cut to what any pair can use."""
-        room = self.max_length - SPECIALS
+        room = self.max_length - self.frame_tokens
         kept = slice(-room, None) if keep_end else slice(room)
         texts = [document_text(candidate) for candidate in candidates]
         return [ids[kept] for ids in self.encode_texts(texts)]
@@ -149,26 +149,30 @@ class PairEncoder:
     def splice(
         self, query_ids: TokenIds, document_ids: TokenIds, truncation: Truncation = AS_FITS
     ) -> TokenPair:
-        """Return `[CLS] q [SEP] d [SEP]`, the document cut to fit, then the query on the right."""
+        """Return the framed pair, the document cut to fit, then the query on the right."""
         q, d = self._kept(query_ids, document_ids, truncation)
-        ids = np.empty(q + d + SPECIALS, dtype=np.int64)
-        ids[0] = self._cls
+        frame = self._frame
+        first = q + 1 + len(frame.middle)
+        ids = np.empty(first + d + 1, dtype=np.int64)
+        ids[0] = frame.opening
         ids[1 : q + 1] = query_ids[:q]
-        ids[q + 1] = self._sep
+        ids[q + 1] = frame.middle[0]
+        ids[first - 1] = frame.middle[-1]  # the same place where there is one
         start = len(document_ids) - d if truncation.keep_end else 0
-        ids[q + 2 : -1] = document_ids[start : start + d]
-        ids[-1] = self._sep
-        return TokenPair(ids, q + 2)
+        ids[first:-1] = document_ids[start : start + d]
+        ids[-1] = frame.closing
+        return TokenPair(ids, first if frame.splits else len(ids))
 
     def longest(self, truncation: Truncation) -> int:
-        """Return the tokens of the longest pair."""
-        return min(self.max_length, truncation.max_pair_tokens or self.max_length)
+        """Return the tokens of the longest pair; what a request asks for leaves room for a text."""
+        asked = truncation.max_pair_tokens or self.max_length
+        return min(self.max_length, max(asked, self.frame_tokens + 1))
 
     def _kept(
         self, query_ids: TokenIds, document_ids: TokenIds, truncation: Truncation
     ) -> tuple[int, int]:
         """Return how many tokens of each stay."""
-        room = self.longest(truncation) - SPECIALS
+        room = self.longest(truncation) - self.frame_tokens
         q = min(len(query_ids), room)
         d = min(len(document_ids), room - q)
         most = truncation.max_document_tokens

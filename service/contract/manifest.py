@@ -70,6 +70,19 @@ class ScoreMeaning(_Part):
     relevance: Relevance = Relevance()
 
 
+class Source(_Part):
+    """Where a model comes from that somebody else made.
+
+    `relevance` is then `sigmoid(score)`, a probability where the model was trained for one
+    (binary cross-entropy), uncalibrated otherwise; `activation` is what its authors put on a logit.
+    """
+
+    name: str = Field(description="on the hub, or of its folder")
+    revision: str | None = Field(default=None, description="commit on the hub")
+    licence: str | None = Field(default=None, description="as the model card names it")
+    activation: str | None = Field(default=None, description="as sentence-transformers names it")
+
+
 class Manifest(_Part):
     """What a bundle says of itself; `version` is the fingerprint of all the rest."""
 
@@ -79,12 +92,19 @@ class Manifest(_Part):
     template: str
     # Left out where there are none: the bundles of before keep their version.
     ends: Ends | None = Field(default=None, exclude_if=lambda ends: ends is None)
+    pad: int | None = Field(
+        default=None,
+        ge=0,
+        exclude_if=lambda pad: pad is None,
+        description="id that rows of a call are padded with; none where `ends` or 0 is",
+    )
     max_length: int = Field(ge=8, le=8192)
     max_query_length: int = Field(ge=1, le=8192)
     inputs: tuple[str, ...]
     output: str
     precisions: dict[Precision, EngineEntry] = Field(min_length=1)
     score: ScoreMeaning = ScoreMeaning()
+    source: Source | None = Field(default=None, exclude_if=lambda source: source is None)
     training: dict[str, JsonValue] = Field(default_factory=dict)
     metrics: dict[str, JsonValue] = Field(default_factory=dict)
     files: dict[str, FileEntry] = Field(default_factory=dict)

@@ -227,6 +227,19 @@ def why_not() -> str | None:
     return "the native kernels need an x86-64 CPU with AVX2, or were compiled from other sources"
 
 
+def why_not_widths(*, hidden: int, feed_forward: int, heads: int) -> str | None:
+    """Return why no kernel computes layers of these widths, or None: they are whole vectors."""
+    widths = {
+        "hidden_size": hidden,
+        "intermediate_size": feed_forward,
+        "head width": hidden // heads,
+    }
+    for name, width in widths.items():
+        if width % 16 or width > 65_536:
+            return f"the native kernel needs a {name} in steps of 16, got {width}"
+    return None
+
+
 @cache
 def kernels() -> Mapping[str, Any]:
     """Return the kernels that run on this CPU, the fastest first, by name."""
@@ -253,16 +266,11 @@ def _declared(library: Any) -> Any:
 
 
 def _require_shapes(weights: Int8Weights) -> None:
-    """Raise ValueError for widths that are not whole vectors."""
-    hidden = weights.words[0].shape[1]
-    widths = {
-        "hidden_size": hidden,
-        "intermediate_size": weights.feed_forward,
-        "head width": hidden // weights.heads,
-    }
-    for name, width in widths.items():
-        if width % 16 or width > 65_536:
-            raise ValueError(f"the native kernel needs a {name} in steps of 16, got {width}")
+    reason = why_not_widths(
+        hidden=weights.words[0].shape[1], feed_forward=weights.feed_forward, heads=weights.heads
+    )
+    if reason is not None:
+        raise ValueError(reason)
 
 
 def _aligned(array: NDArray[Any]) -> NDArray[Any]:

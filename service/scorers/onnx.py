@@ -13,8 +13,8 @@ from service.contract.encoding import TokenPair
 from service.contract.types import Float32s
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-DECODER_INPUTS = INPUTS[:2]
-"""A decoder knows no segments."""
+UNSEGMENTED_INPUTS = INPUTS[:2]
+"""Of a model that knows no segments: a decoder, a RoBERTa, a DistilBERT, a ModernBERT."""
 OUTPUT = "logits"
 
 
@@ -30,8 +30,8 @@ class OnnxScorer:
         """Load the model.
 
         Args:
-            model: An ONNX file with the inputs `INPUTS` or `DECODER_INPUTS`, int64 [B, L], and
-                `OUTPUT`, [B, 1].
+            model: An ONNX file with the inputs `INPUTS` or `UNSEGMENTED_INPUTS`, int64 [B, L],
+                and `OUTPUT`, [B, 1].
             threads: Threads inside an operator; 0 takes one a core.
 
         Raises:
@@ -39,14 +39,14 @@ class OnnxScorer:
         """
         session = open_session(model, threads=threads)
         names = {node.name for node in session.get_inputs()}
-        known = names in (set(INPUTS), set(DECODER_INPUTS))
+        known = names in (set(INPUTS), set(UNSEGMENTED_INPUTS))
         if not known or OUTPUT not in [node.name for node in session.get_outputs()]:
             raise ValueError(
                 f"{model} has inputs {sorted(names)}; a BERT has {INPUTS} -> {OUTPUT}, "
-                f"a decoder {DECODER_INPUTS}"
+                f"a model without segments {UNSEGMENTED_INPUTS}"
             )
         self._session = session
-        self._feeds = feeds if names == set(INPUTS) else decoder_feeds
+        self._feeds = feeds if names == set(INPUTS) else unsegmented_feeds
 
     def score(self, pairs: Sequence[TokenPair]) -> Float32s:
         """Return the raw logit of each pair, float32 [n]."""
@@ -87,8 +87,8 @@ def feeds(pair: TokenPair) -> dict[str, NDArray[np.int64]]:
     }
 
 
-def decoder_feeds(pair: TokenPair) -> dict[str, NDArray[np.int64]]:
-    """Return a decoder's inputs for one pair at its exact length, each int64 [1, L]."""
+def unsegmented_feeds(pair: TokenPair) -> dict[str, NDArray[np.int64]]:
+    """Return the inputs of a model without segments, for one pair, each int64 [1, L]."""
     return {
         "input_ids": pair.input_ids[None, :],
         "attention_mask": np.ones((1, len(pair)), dtype=np.int64),

@@ -18,7 +18,14 @@ from service.contract.bundle import Bundle, BundleError, GoldenQuery, write_bund
 from service.contract.decoder_encoding import DecoderPairEncoder
 from service.contract.encoder import Ends
 from service.contract.encoding import PairEncoder
-from service.contract.manifest import EngineEntry, FileEntry, Manifest, Relevance, ScoreMeaning
+from service.contract.manifest import (
+    EngineEntry,
+    FileEntry,
+    Manifest,
+    Relevance,
+    ScoreMeaning,
+    Source,
+)
 from service.contract.template import DECODER_TEMPLATE
 from service.contract.types import Candidate
 from tests.contract.bundles import (
@@ -81,12 +88,14 @@ CHANGED: dict[str, Any] = {
     "name": "other",
     "template": "other",
     "ends": Ends(bos=1, eos=2, pad=0),
+    "pad": 1,
     "max_length": 255,
     "max_query_length": 63,
     "inputs": ("input_ids",),
     "output": "scores",
     "precisions": {"fp32": EngineEntry(file="model.onnx", tolerance=0.0002)},
     "score": ScoreMeaning(relevance=Relevance(scale=2.0)),
+    "source": Source(name="them/theirs"),
     "training": {"recipe": "tiny", "seed": 8, "sets": ["a", "b"]},
     "metrics": {"ndcg@10": 0.76},
     "files": {"model.onnx": FileEntry(sha256="0" * 64, size_bytes=0)},
@@ -99,8 +108,10 @@ def test_the_version_changes_with_any_field(field: str) -> None:
     assert changed.fingerprint() != manifest().fingerprint()
 
 
-def test_a_manifest_without_ends_is_written_as_before_there_were_any(tmp_path: Path) -> None:
-    assert "ends" not in read_fields(written(tmp_path))
+def test_a_manifest_without_later_fields_is_written_as_before_there_were_any(
+    tmp_path: Path,
+) -> None:
+    assert read_fields(written(tmp_path)).keys().isdisjoint({"ends", "pad", "source"})
 
 
 def test_the_template_chooses_the_encoder(tmp_path: Path) -> None:
@@ -118,7 +129,7 @@ def test_the_template_chooses_the_encoder(tmp_path: Path) -> None:
         manifest(template=DECODER_TEMPLATE).encoder(path)
     with pytest.raises(ValueError, match="not a BERT-type tokenizer"):
         manifest().encoder(path)
-    with pytest.raises(ValueError, match="'t5'; this program knows 'bert-pair-1' and 'decoder-"):
+    with pytest.raises(ValueError, match="'t5'; this program knows 'bert-pair-1', 'pair-1', "):
         manifest(template="t5").encoder(path)
 
 

@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM
 
 from export.__main__ import main
 from export.bundle import export_bundle
-from export.decoder import PaddedScorer
 from export.errors import ExportError
+from export.padded import PaddedScorer
 from export.parity import Gates
 from service.contract.bundle import Bundle
 from service.contract.checkpoint import CARD
@@ -213,4 +213,4 @@ def test_int8_is_refused_and_never_the_default(
     copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     message = refused(copy, capsys, "--precision", "int8")
-    assert "a decoder is exported in fp32; int8 is for BERTs" in message
+    assert "a decoder is exported in fp32; int8 is for encoders" in message

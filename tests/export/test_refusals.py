@@ -36,10 +36,13 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda root: behead(root / "model.safetensors"),
         "the weights lack classifier.bias, classifier.weight",
     ),
-    "no tokenizer": (lambda root: (root / "tokenizer.json").unlink(), "it has no tokenizer.json"),
+    "no tokenizer": (
+        lambda root: [(root / name).unlink() for name in ("tokenizer.json", "vocab.txt")],
+        "its tokenizer cannot be loaded",
+    ),
     "broken tokenizer": (
         lambda root: (root / "tokenizer.json").write_text("{}", encoding="utf-8"),
-        "tokenizer.json is no tokenizer",
+        "its tokenizer cannot be loaded",
     ),
     "no config": (lambda root: (root / "config.json").unlink(), "is no checkpoint"),
     "broken config": (
@@ -50,11 +53,19 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda root: (root / "config.json").write_text(
             '{"model_type": "bert", "id2label": {"0": "x"}}', encoding="utf-8"
         ),
-        "config.json has no num_attention_heads",
+        "the weights cannot be loaded",
     ),
-    "not a BERT": (
+    "no encoder": (
+        lambda root: rewrite(root / "config.json", model_type="bart"),
+        "a 'bart' is no encoder that can be exported",
+    ),
+    "of another family than its weights": (
         lambda root: rewrite(root / "config.json", model_type="distilbert"),
-        "config.json is not that of a BERT",
+        "the weights",
+    ),
+    "of no family that transformers knows": (
+        lambda root: rewrite(root / "config.json", model_type="unheard-of"),
+        "is no checkpoint: config.json: ",
     ),
     "several labels": (
         lambda root: rewrite(root / "config.json", id2label={"0": "no", "1": "yes"}),

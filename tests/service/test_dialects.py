@@ -212,7 +212,7 @@ async def test_document_objects_are_read_in_their_rank_fields(client: httpx.Asyn
         ({"max_tokens_per_doc": 2}, Truncation(max_document_tokens=2)),
         ({"max_tokens_per_doc": 4096}, Truncation()),
         ({"truncate_prompt_tokens": 8}, Truncation(max_pair_tokens=8)),
-        ({"truncate_prompt_tokens": 1}, Truncation(max_pair_tokens=4)),
+        ({"truncate_prompt_tokens": 1}, Truncation(max_pair_tokens=1)),
         ({"truncate_prompt_tokens": -1}, Truncation()),
         (
             {"truncate_prompt_tokens": 9, "max_tokens_per_doc": 1},

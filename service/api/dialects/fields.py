@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, Strict
 from pydantic_core import CoreSchema
 
 from service.api.schema import MAX_CANDIDATES, WHOLE
-from service.contract.encoding import SPECIALS, Truncation
+from service.contract.encoding import Truncation
 
 MAX_TOKENS = 1_000_000
 """More than any client asks for, and still a number."""
@@ -74,5 +74,5 @@ TopN = Annotated[int, Strict(), Field(ge=0), WHOLE]
 
 def truncation_of(pair_tokens: int | None, document_tokens: int | None) -> Truncation:
     """Return the truncation of vLLM's and Cohere's fields; 0 and below mean the model's limit."""
-    longest = max(pair_tokens, SPECIALS + 1) if pair_tokens and pair_tokens > 0 else None
+    longest = pair_tokens if pair_tokens and pair_tokens > 0 else None
     return Truncation(max_pair_tokens=longest, max_document_tokens=document_tokens or None)
