@@ -17,10 +17,17 @@ FUSED = ("bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta")
 """Architectures that ONNX Runtime's optimizer knows as "bert"; others go in as they are."""
 
 OPSET = 17
+"""Of graphs that `int8_linears` rewrites: later ones take a reduction's axes in another way."""
 
 
-def export_graph(checkpoint: Path, folder: Path) -> Path:
-    """Return the plain ONNX file, written into folder by optimum, of a folder with one label."""
+def export_graph(checkpoint: Path, folder: Path, *, opset: int | None = None) -> Path:
+    """Write the plain graph of a checkpoint with one label into folder and return its file.
+
+    Args:
+        checkpoint: Its folder.
+        folder: Where optimum may write.
+        opset: ONNX's version of the operators; by default what optimum takes.
+    """
     from optimum.exporters.onnx import main_export
 
     with quiet():
@@ -30,7 +37,7 @@ def export_graph(checkpoint: Path, folder: Path) -> Path:
             task="text-classification",
             framework="pt",
             dtype="fp32",
-            opset=OPSET,
+            opset=opset,
             do_validation=False,  # parity.py compares on real pairs instead
             no_post_process=True,
         )
@@ -84,7 +91,7 @@ def export_encoder(checkpoint: Path, target: Path, architecture: Architecture) -
         model = _optimised(checkpoint, target.parent, architecture).model
     else:
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-            model = onnx.load(export_graph(checkpoint, Path(scratch)))
+            model = onnx.load(export_graph(checkpoint, Path(scratch), opset=OPSET))
     inputs = {node.name for node in model.graph.input}
     if inputs != set(architecture.inputs):
         raise ExportError(
@@ -99,12 +106,14 @@ def _optimised(checkpoint: Path, folder: Path, architecture: Architecture) -> An
     from onnxruntime.transformers.optimizer import optimize_model
 
     options = FusionOptions("bert")
+    opset = None
     if not architecture.is_native:
+        opset = OPSET
         options.use_multi_head_attention = True
         options.enable_embed_layer_norm = False
     with tempfile.TemporaryDirectory(dir=folder) as scratch, quiet():
         return optimize_model(
-            str(export_graph(checkpoint, Path(scratch))),
+            str(export_graph(checkpoint, Path(scratch), opset=opset)),
             model_type="bert",
             num_heads=architecture.heads,
             hidden_size=architecture.hidden,

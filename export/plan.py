@@ -175,7 +175,8 @@ def _lengths(
         length, query_length = card.max_length, card.max_query_length
     else:
         limits = (card.max_length, pairs.positions, pairs.usual_length)
-        length = max_length or min(limit for limit in limits if limit is not None)
+        length = min(limit for limit in limits if limit is not None)
+        length = length if max_length is None else max_length
         query_length = min(card.max_query_length, length // 2)
     if pairs.positions is not None and length > pairs.positions:
         raise ExportError(

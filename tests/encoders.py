@@ -79,8 +79,8 @@ def tiny_encoder(folder: Path, kind: str, *, seed: int = 0, **config: Any) -> Pa
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1:
                 parameter.mul_(4.0)
-            if name.endswith(("classifier.weight", "out_proj.weight")):
-                parameter.mul_(20.0)
+            if name in ("classifier.weight", "classifier.out_proj.weight"):
+                parameter.mul_(1.0 if kind == "modernbert" else 20.0)
     model.save_pretrained(folder)
     return folder
 
@@ -91,7 +91,7 @@ def _tokenizer(folder: Path, kind: str) -> PreTrainedTokenizerBase:
         if kind == "bert":
             return tokenizer
         family = ElectraTokenizerFast if kind == "electra" else DistilBertTokenizerFast
-        return family(vocab_file=str(folder / "vocab.txt"), model_max_length=256)  # type: ignore[no-untyped-call]
+        return family(vocab_file=str(folder / "vocab.txt"), model_max_length=256)
     return MAKERS[kind]()
 
 
@@ -149,9 +149,7 @@ def _mpnet() -> PreTrainedTokenizerBase:
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     special = ["<s>", "<pad>", "</s>", "[UNK]", "<mask>"]
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=400, special_tokens=special, show_progress=False
-    )
+    trainer = trainers.WordPieceTrainer(vocab_size=400, special_tokens=special, show_progress=False)
     tokenizer.train_from_iterator(_corpus(), trainer)
     tokenizer.post_processor = processors.RobertaProcessing(sep=("</s>", 2), cls=("<s>", 0))
     return MPNetTokenizerFast(tokenizer_object=tokenizer, **XLM | {"unk_token": "[UNK]"})  # type: ignore[no-untyped-call]
@@ -176,7 +174,7 @@ def _deberta() -> PreTrainedTokenizerBase:
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[("[CLS]", 1), ("[SEP]", 2)],
     )
-    return DebertaV2TokenizerFast(tokenizer_object=tokenizer, **BERT)  # type: ignore[no-untyped-call]
+    return DebertaV2TokenizerFast(tokenizer_object=tokenizer, **BERT)
 
 
 MAKERS = {

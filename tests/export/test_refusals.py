@@ -31,13 +31,18 @@ def behead(path: Path) -> None:
     save_file(weights, path, metadata={"format": "pt"})
 
 
+def unlink(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).unlink()
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no head": (
         lambda root: behead(root / "model.safetensors"),
         "the weights lack classifier.bias, classifier.weight",
     ),
     "no tokenizer": (
-        lambda root: [(root / name).unlink() for name in ("tokenizer.json", "vocab.txt")],
+        lambda root: unlink(root, "tokenizer.json", "vocab.txt"),
         "its tokenizer cannot be loaded",
     ),
     "broken tokenizer": (
