@@ -152,7 +152,7 @@ class PairEncoder:
         """Return the framed pair, the document cut to fit, then the query on the right."""
         q, d = self._kept(query_ids, document_ids, truncation)
         frame = self._frame
-        first = q + 1 + len(frame.middle)
+        first = q + self.frame_tokens - 1
         ids = np.empty(first + d + 1, dtype=np.int64)
         ids[0] = frame.opening
         ids[1 : q + 1] = query_ids[:q]
@@ -165,7 +165,9 @@ class PairEncoder:
 
     def longest(self, truncation: Truncation) -> int:
         """Return the tokens of the longest pair; what a request asks for leaves room for a text."""
-        asked = truncation.max_pair_tokens or self.max_length
+        asked = truncation.max_pair_tokens
+        if asked is None:
+            return self.max_length
         return min(self.max_length, max(asked, self.frame_tokens + 1))
 
     def _kept(
