@@ -16,7 +16,7 @@ from export.int8 import quantize_int8
 from export.int8_linears import write_int8
 from export.onnx import export_bert, export_encoder
 from export.padded import PaddedScorer
-from export.parity import GATES, Gates, Parity, compare, encode_examples, torch_scores
+from export.parity import GATES, Gates, Parity, compare, encode_examples, torch_scores, widening
 from export.plan import FILES, FP32_TOLERANCE, INT8_WEIGHTS, Plan, make_plan
 from service.contract.bundle import TOKENIZER, Bundle, BundleError, GoldenQuery, write_bundle
 from service.contract.checkpoint import VALIDATION
@@ -110,7 +110,7 @@ def export_bundle(
                 for engine, scorer in scorers.items()
             }
             parity |= found
-            if failures := _failures(found, gates[precision]):
+            if failures := _failures(found, gates[precision].for_scores(reference)):
                 failed[precision] = failures
                 continue
             tolerance = _tolerance(precision, scorers.values(), plan.encoder, golden)
@@ -207,9 +207,10 @@ def _tolerance(
     encoder: Encoder,
     golden: Sequence[GoldenQuery],
 ) -> float:
-    """Return the bound on golden deviations: fixed for fp32, three times the seen one for int8."""
+    """Return the bound on golden deviations: for int8 three times the seen one."""
     if precision == "fp32":
-        return FP32_TOLERANCE
+        scores = [np.array(query.scores, dtype=np.float32) for query in golden]
+        return FP32_TOLERANCE * widening(scores)
     seen = max(
         np.abs(scorer.score(encoder.encode(query.query, query.candidates)) - query.scores).max()
         for scorer in scorers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,17 @@ class Gates:
     min_tau: float | None = None
     min_overlap: float | None = None
     max_ndcg_drop: float | None = None
+
+    def for_scores(self, scores: Sequence[Float32s]) -> Gates:
+        """Return the gates for a model whose scores these are, `max_delta` wider by `widening`."""
+        if self.max_delta is None:
+            return self
+        return replace(self, max_delta=self.max_delta * widening(scores))
+
+
+def widening(scores: Sequence[Float32s]) -> float:
+    """Return how much further apart than scores up to 10 these may be: float32 has seven digits."""
+    return max(1.0, max(float(np.abs(row).max(initial=0)) for row in scores) / 10)
 
 
 GATES: dict[Precision, Gates] = {

@@ -128,3 +128,11 @@ def test_both_precisions_are_gated_by_default() -> None:
         assert limit is not None
         assert limit >= 0.95
     assert GATES["int8"].max_ndcg_drop is not None
+
+
+def test_scores_above_ten_may_differ_by_as_many_digits() -> None:
+    small, large = (np.array([-scale, scale / 2], dtype=np.float32) for scale in (10, 40))
+    empty = np.array([], dtype=np.float32)
+    assert GATES["fp32"].for_scores([small, empty]) == GATES["fp32"]
+    assert GATES["fp32"].for_scores([small, large]).max_delta == pytest.approx(4e-4)
+    assert GATES["int8"].for_scores([large]) == GATES["int8"]
