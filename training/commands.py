@@ -13,6 +13,8 @@ from training.recipe import (
     load_recipe,
 )
 
+SYSTEMS = "checkpoint, bundle, labels or TREC run; bm25; bi-encoder:FOLDER"
+
 
 def add_commands(stages: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `pipeline`, `evaluate`, `compare`, `scores`, `latency` and `speed`."""
@@ -58,9 +60,7 @@ def _add_evaluate(stages: argparse._SubParsersAction[argparse.ArgumentParser]) -
     command.set_defaults(run=_evaluate)
     command.add_argument("recipe", type=Path, help="the judged sets, see training/recipes/")
     _add_data(command)
-    command.add_argument(
-        "--model", type=Path, required=True, help="checkpoint, bundle, labels or TREC run"
-    )
+    command.add_argument("--model", type=Path, required=True, help=SYSTEMS)
     command.add_argument(
         "--precision",
         choices=("fp32", "int8"),
@@ -221,5 +221,5 @@ def _add_models(command: argparse.ArgumentParser, count: str) -> None:
         type=Path,
         action="append",
         default=[],
-        help=f"checkpoint, bundle, labels or TREC run; {count}",
+        help=f"{SYSTEMS}; {count}",
     )

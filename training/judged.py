@@ -16,6 +16,7 @@ from training.figures import JudgedScores, document_ids, judge
 from training.recipe import Examples, JudgedSet, Published, RecipeError
 from training.systems import System
 from training.trec import Qrels
+from training.zero_shot import Bm25
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,8 @@ class JudgedQueries:
             RecipeError: The system knows none of the queries.
         """
         rows = tqdm(self.examples, desc=f"{self.name}: {system.name}", unit="query", disable=None)
-        found = [self._judge(example, *system.score(example)) for example in rows]
+        ranker = system.over(self.examples) if isinstance(system, Bm25) else system
+        found = [self._judge(example, *ranker.score(example)) for example in rows]
         if not any(query.documents for query in found):
             raise RecipeError(f"{system.name}: no query of {self.name} is in it")
         return found
@@ -95,7 +97,7 @@ def _name(source: JudgedSet | Examples | Published) -> str:
     parts: list[str | None]
     match source:
         case JudgedSet():
-            parts = [source.path, source.split]
+            parts = [source.path, source.split, source.part]
         case Examples():
             parts = [source.path, source.part]
         case Published():

@@ -1,4 +1,4 @@
-"""Ranking systems by path: a checkpoint, a bundle, a TREC run or a teacher's labels."""
+"""Ranking systems by path or name: a checkpoint, a bundle, a run, labels, BM25, a bi-encoder."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ from training.data import read_labels
 from training.figures import Floats, document_ids
 from training.recipe import RecipeError
 from training.trec import Run, read_run
+from training.zero_shot import Bm25, Cosine
+
+BM25, BI_ENCODER = "bm25", "bi-encoder:"
+"""Names of the systems that are no path."""
 
 ScorePairs = Callable[[list[TokenPair]], Float32s]
 
@@ -62,19 +66,24 @@ class Recorded:
         return list(scores), np.array(list(scores.values()), dtype=np.float64)
 
 
-System = Model | Recorded
+System = Model | Recorded | Bm25 | Cosine
 
 
 def load_system(path: Path, precision: Precision | None = None) -> System:
     """Return the system at a path.
 
     Args:
-        path: A bundle's, checkpoint's or label folder, or a TREC run file.
+        path: A bundle's, checkpoint's or label folder, or a TREC run file; `bm25`, or
+            `bi-encoder:` before a bi-encoder's folder or name.
         precision: Model of a bundle; default: the one that is served.
 
     Raises:
         RecipeError: It is none of these, or lacks the precision.
     """
+    if str(path) == BM25:
+        return Bm25()
+    if str(path).startswith(BI_ENCODER):
+        return Cosine.load(str(path).removeprefix(BI_ENCODER))
     if path.is_file():
         return Recorded(path.name.removesuffix(".gz").removesuffix(".run"), read_run(path))
     if (path / "labels.json").exists():

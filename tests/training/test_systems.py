@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +15,14 @@ from service.contract.checkpoint import CARD, Card
 from service.contract.encoding import PairEncoder
 from service.contract.types import Candidate, RankingExample
 from tests.tiny import tiny_checkpoint
+from tests.training.sets import write_small_set
 from tests.training.toy import write_toy_set
 from training.__main__ import main
 from training.data import read_judged
+from training.judged import read_judged_queries
 from training.recipe import JudgedSet, RecipeError
 from training.systems import Model, load_system, load_systems
+from training.teacher import BiEncoder
 
 EXAMPLE = RankingExample(
     "q", "boil water", (Candidate("a", "Kettle", "boil water"), Candidate(None, "", "the dog"))
@@ -59,6 +63,43 @@ def test_a_label_folder_has_its_teachers_scores(tmp_path: Path) -> None:
             dict(zip(*system.score(example), strict=True)) for system in (labels, model)
         )
         assert found == pytest.approx(expected, abs=1e-4)
+
+
+def bm25_by_hand(query: list[str], document: list[str], documents: list[list[str]]) -> float:
+    """Robertson's formula with Lucene's idf, k1 = 1.5, b = 0.75."""
+    mean = sum(map(len, documents)) / len(documents)
+    total = 0.0
+    for word in query:
+        having = sum(word in other for other in documents)
+        idf = math.log(1 + (len(documents) - having + 0.5) / (having + 0.5))
+        count = document.count(word)
+        length = 1 - 0.75 + 0.75 * len(document) / mean
+        total += idf * count / (count + 1.5 * length)
+    return total
+
+
+def test_bm25_ranks_over_the_documents_of_the_whole_set(tmp_path: Path) -> None:
+    write_small_set(tmp_path)
+    judged = read_judged_queries(JudgedSet(path="small"), tmp_path)
+    system = load_system(Path("bm25"))
+    found = {query.query_id: query for query in judged.score(system)}
+    words = [["capital", "france"], ["kettle", "boil", "water", "kettle"]]  # less stop words
+    assert found["q1"].scores == pytest.approx(
+        [bm25_by_hand(["boil", "water"], document, words) for document in words], abs=1e-6
+    )
+    assert found["q1"].scores[1] > found["q1"].scores[0] == 0
+    alone = system.score(replace(EXAMPLE, query="nothing of this"))
+    assert alone[1].tolist() == [0, 0]
+
+
+def test_a_bi_encoder_scores_by_its_cosine(tmp_path: Path) -> None:
+    folder = tiny_checkpoint(tmp_path / "encoder")
+    system = load_system(Path(f"bi-encoder:{folder}"))
+    documents, scores = system.score(EXAMPLE)
+    assert documents == ["a", "#1"]
+    encoder = BiEncoder(str(folder), max_length=256, batch_tokens=64)
+    query, first, second = encoder.embed(["boil water", "Kettle boil water", "the dog"])
+    assert scores == pytest.approx([float(query @ first), float(query @ second)], abs=1e-5)
 
 
 def test_a_query_that_a_run_does_not_have_has_no_documents(tmp_path: Path) -> None:
