@@ -134,7 +134,8 @@ def test_golden_scores_hold_and_are_torchs(
     for query, scores in zip(reopened.golden, found, strict=True):
         assert np.abs(np.array(scores) - query.scores).max() <= tolerance
     if precision == "fp32":
-        assert tolerance <= 1e-3
+        largest = max(abs(score) for query in reopened.golden for score in query.scores)
+        assert tolerance <= 1e-3 * max(1, largest / 10) + 1e-9  # float32 has seven digits
 
 
 def test_golden_queries_hold_what_is_hard(bundle: Bundle) -> None:
