@@ -18,6 +18,7 @@ example:
   python -m training sft      training/recipes/small-sft.toml --data DATA
   python -m training retrieve training/recipes/default-candidates.toml --data DATA
   python -m training label training/recipes/default-labels.toml --data DATA
+  python -m training distill training/recipes/default-general.toml --data DATA
   python -m training distill training/recipes/default.toml --data DATA
   python -m training evaluate training/recipes/evaluate.toml --data DATA --model models/default
   python -m training compare training/recipes/evaluate.toml --data DATA --model A --model B
