@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from training.pipeline.plan import make_plan
 from training.pipeline.recipe import PipelineRecipe
 from training.recipe import (
     DistillRecipe,
@@ -84,22 +85,48 @@ def test_a_packed_row_has_to_hold_a_whole_pair(tmp_path: Path) -> None:
         load_recipe(write(tmp_path, text + '[model]\nbase = "b"\nmax_length = 128\n'), CptRecipe)
 
 
+def overlap(one: JudgedSet, other: JudgedSet) -> bool:
+    """Tell whether a query may be in both."""
+    pairs = ((one.path, other.path), (one.split, other.split), (one.part, other.part))
+    return all(mine == yours or None in (mine, yours) for mine, yours in pairs)
+
+
 def test_the_shipped_student_is_trained_on_the_labels_that_ship() -> None:
     labels = load_recipe(SHIPPED / "default-labels.toml", LabelRecipe)
-    sources = [part.source for part in load_recipe(SHIPPED / "default.toml", DistillRecipe).train]
-    assert Labels(path=Path("runs") / labels.name) in sources
+    general = load_recipe(SHIPPED / "default-general.toml", DistillRecipe)
+    graded = load_recipe(SHIPPED / "default.toml", DistillRecipe)
+    for recipe in (general, graded):
+        sources = [part.source for part in recipe.train if isinstance(part.source, Labels)]
+        assert [source.path for source in sources] == [Path("runs") / labels.name]
+    assert graded.student.base == f"runs/{general.name}/checkpoint"
+
+
+def test_the_pipeline_of_the_shipped_model_runs_its_recipes() -> None:
+    recipe = load_recipe(SHIPPED / "shipped.toml", PipelineRecipe)
+    plan = make_plan(recipe, SHIPPED / "shipped.toml", folder=Path("runs/shipped"))
+    students = {"general": "default-general.toml", "graded": "default.toml"}
+    for step in plan:
+        if step.name in students:
+            alone = load_recipe(SHIPPED / students[step.name], DistillRecipe)
+            whole = DistillRecipe.model_validate(step.fields)
+            same = {"name": alone.name, "train": alone.train, "student": alone.student}
+            assert whole.model_copy(update=same) == alone
+            assert [part.teacher for part in whole.train] == [part.teacher for part in alone.train]
 
 
 def test_what_the_shipped_student_is_judged_on_it_was_not_trained_on() -> None:
-    recipe = load_recipe(SHIPPED / "default.toml", DistillRecipe)
     labels = load_recipe(SHIPPED / "default-labels.toml", LabelRecipe)
-    sources = [*(part.source for part in recipe.train), *labels.sources]
-    taught = {(part.path, part.split) for part in sources if isinstance(part, JudgedSet)}
+    recipe = load_recipe(SHIPPED / "default.toml", DistillRecipe)
+    graded = [part.source for part in recipe.train if isinstance(part.source, JudgedSet)]
+    scored = [source for source in labels.sources if isinstance(source, JudgedSet)]
     judged = load_recipe(SHIPPED / "evaluate.toml", EvaluateRecipe).sets
-    for part in (*judged, *recipe.validation):
+    chosen_by = load_recipe(SHIPPED / "evaluate-development.toml", EvaluateRecipe).sets
+    for part in (*judged, *chosen_by, *recipe.validation):
         assert isinstance(part, JudgedSet)
-        assert (part.path, part.split) not in taught
-        assert (part.path, None) not in taught
+        assert not any(overlap(part, source) for source in graded)
+    for part in judged:
+        assert isinstance(part, JudgedSet)
+        assert not any(overlap(part, source) for source in scored)
 
 
 def test_defaults_are_the_papers(tmp_path: Path) -> None:
