@@ -54,7 +54,7 @@ class Validation:
             example.query_id: encoder.encode(example.query, example.candidates)
             for example in examples
         }
-        name = source.path if source.split is None else f"{source.path}:{source.split}"
+        name = ":".join(part for part in (source.path, source.split, source.part) if part)
         return cls(name, examples, pairs, ideal_grades(source, data))
 
     def score(self, score_pairs: ScorePairs) -> Scored:

@@ -12,7 +12,7 @@ from training.pipeline.comparison import Comparison, Measured, compare_arms
 from training.pipeline.recipe import Figure, ReportOptions
 from training.pipeline.scored import Arm
 from training.pipeline.table import table
-from training.recipe import EvaluateRecipe, JudgedSet
+from training.recipe import EvaluatedSet, EvaluateRecipe, JudgedSet
 from training.scores import score_section
 from training.significance import p_text
 
@@ -50,7 +50,7 @@ class Ranking:
         arms: The systems that have finished with one seed at least.
         data: Folder of the sets.
         scores: Folder of the scores that are kept.
-        chosen_on: (path, split) of the sets by which the stages chose their checkpoints.
+        chosen_on: (path, split, part) of the sets by which the stages chose their checkpoints.
     """
 
     options: ReportOptions
@@ -58,7 +58,7 @@ class Ranking:
     arms: Sequence[Arm]
     data: Path
     scores: Path
-    chosen_on: frozenset[tuple[str, str | None]]
+    chosen_on: frozenset[tuple[str | None, ...]]
 
     def parts(self, folder: Path) -> Iterator[str]:
         """Yield the report's parts in Markdown; plots are written to folder.
@@ -71,10 +71,15 @@ class Ranking:
         for number, source in enumerate(self.sets.sets, start=1):
             judged = read_judged_queries(source, self.data)
             yield f"### {judged.name}\n"
-            if isinstance(source, JudgedSet) and (source.path, source.split) in self.chosen_on:
+            if self._chose(source):
                 yield CHOSEN
             yield from self._compared(judged)
             yield from self._distributions(judged, folder, number)
+
+    def _chose(self, source: EvaluatedSet) -> bool:
+        if not isinstance(source, JudgedSet):
+            return False
+        return (source.path, source.split, source.part) in self.chosen_on
 
     def _compared(self, judged: JudgedQueries) -> Iterator[str]:
         scored = {arm.name: arm.score(judged, self.scores) for arm in self.arms}

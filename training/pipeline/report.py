@@ -78,9 +78,9 @@ def _head(pipeline: Pipeline, done: Mapping[str, Mark]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _chosen_on(finished: Sequence[Step]) -> frozenset[tuple[str, str | None]]:
+def _chosen_on(finished: Sequence[Step]) -> frozenset[tuple[str | None, ...]]:
     return frozenset(
-        (source["path"], source.get("split"))
+        (source["path"], source.get("split"), source.get("part"))
         for step in finished
         if step.stage.stage in ("sft", "distill")
         for source in step.fields["validation"]
