@@ -17,7 +17,7 @@ help:  ## List the targets
 serve: .venv-serve/.ready  ## Serve models/default on HOST:PORT (127.0.0.1:8080), without torch
 	.venv-serve/bin/python -m service serve --host $(HOST) --port $(PORT)
 
-test: .venv/.ready  ## Set up everything, then run every check and test, as CI does
+test: .venv/.ready .venv-triton/.ready  ## Set up everything, then run every check and test, as CI does
 	@$(MAKE) --no-print-directory check
 
 check:  ## Run every check and test in the environment `make test` has made
@@ -61,7 +61,7 @@ image-test:  ## Build the image, run it read-only without a network, and rank in
 	deploy/image/test.sh $(IMAGE)
 
 clean:  ## Remove the environments, the caches and what was built
-	rm -rf .venv .venv-serve .venv-loadtest .venv-bench .venv-lock .bench .compat build *.egg-info
+	rm -rf .venv .venv-serve .venv-loadtest .venv-bench .venv-lock .venv-triton .bench .compat build *.egg-info
 	rm -rf service/scorers/*.so
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
@@ -77,7 +77,7 @@ KERNEL := $(wildcard service/scorers/kernel/*)
 	@$(@D)/$(PIP_INSTALL) --editable '.[$(EXTRAS)]'
 	@touch $@
 
-.venv/.ready: EXTRAS = cpu,training,ray,export,loadtest,otel,dev
+.venv/.ready: EXTRAS = cpu,training,ray,export,loadtest,otel,triton,dev
 .venv-bench/.ready: EXTRAS = cpu,export,loadtest
 
 # Torch goes in first and alone, so that nothing after it chooses another build.
@@ -92,6 +92,13 @@ KERNEL := $(wildcard service/scorers/kernel/*)
 .venv-lock/.ready: Makefile
 	$(call make_venv,.venv-lock)
 	@.venv-lock/bin/pip install --quiet --disable-pip-version-check $(UV)
+	@touch $@
+
+# A real Triton for the tests; its backends' Python needs numpy 1, so it has its own environment.
+.venv-triton/.ready: tests/triton/requirements.txt
+	$(call make_venv,.venv-triton)
+	@echo "Installing Triton into .venv-triton ..."
+	@.venv-triton/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
 define make_venv

@@ -1,4 +1,4 @@
-"""Command line of export: `python -m export bundle`, for our checkpoints, and `from-hub`."""
+"""Command line of export: `bundle`, for our checkpoints, `from-hub`, and `triton`."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from export.errors import ExportError
 from export.hub import find_model
+from service.contract.bundle import Bundle, BundleError
 
 EPILOG = """\
 examples:
   python -m export bundle runs/default/checkpoint models/mine
   python -m export from-hub cross-encoder/ms-marco-MiniLM-L6-v2 models/msmarco
   python -m service serve --bundle models/msmarco
+  python -m export triton models/msmarco repository
 """
 OURS = """\
 CHECKPOINT is the folder that `training distill` or `training sft` wrote: it brings its lengths,
@@ -25,39 +28,50 @@ NAME is that of a cross-encoder with one label on the Hugging Face hub, or its f
 ELECTRA, a (XLM-)RoBERTa, a DistilBERT, a ModernBERT, a DeBERTa-v2, an MPNet. Nothing is known of
 its calibration: `relevance` is sigmoid(score).
 """
+TRITON = """\
+Serve the repository with Triton, and the same bundle with
+`python -m service serve --engine triton --bundle BUNDLE --triton-url HOST:8001`.
+"""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return the exit status: 0 written, 2 refused, 130 stopped."""
     options = _parser().parse_args(arguments)
     try:
-        checkpoint, source = Path(options.model), None
-        if options.command == "from-hub":
-            checkpoint, source = find_model(options.model, options.revision)
-        from export.bundle import export_bundle  # torch is slow to import: not for --help
-
-        done = export_bundle(
-            checkpoint,
-            options.bundle,
-            name=options.name or options.bundle.name,
-            precisions=tuple(dict.fromkeys(options.precision or ())),
-            examples=options.examples,
-            max_length=options.max_length,
-            source=source,
-            overwrite=options.overwrite,
-        )
-    except ExportError as error:
+        report = _triton(options) if options.command == "triton" else _bundle(options)
+    except (ExportError, BundleError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except BaseException as error:
         if not _came_of_ctrl_c(error):
             raise
-        print("stopped; no bundle was written", file=sys.stderr)
+        print("stopped; nothing was written", file=sys.stderr)
         return 130
+    print(json.dumps(report, indent=2))
+    return 0
+
+
+def _bundle(options: argparse.Namespace) -> dict[str, Any]:
+    """Write a bundle and return the report."""
+    checkpoint, source = Path(options.model), None
+    if options.command == "from-hub":
+        checkpoint, source = find_model(options.model, options.revision)
+    from export.bundle import export_bundle  # torch is slow to import: not for --help
+
+    done = export_bundle(
+        checkpoint,
+        options.bundle,
+        name=options.name or options.bundle.name,
+        precisions=tuple(dict.fromkeys(options.precision or ())),
+        examples=options.examples,
+        max_length=options.max_length,
+        source=source,
+        overwrite=options.overwrite,
+    )
     for precision, failures in done.left_out.items():
         print(f"{precision} is left out, its gates failed: {'; '.join(failures)}", file=sys.stderr)
     manifest = done.bundle.manifest
-    report = {
+    return {
         "bundle": str(done.bundle.root),
         "name": manifest.name,
         "version": manifest.version,
@@ -67,8 +81,26 @@ def main(arguments: list[str] | None = None) -> int:
         "left_out": done.left_out,
         "parity": {precision: found.as_dict() for precision, found in done.parity.items()},
     }
-    print(json.dumps(report, indent=2))
-    return 0
+
+
+def _triton(options: argparse.Namespace) -> dict[str, Any]:
+    """Write a Triton model and return the report."""
+    try:
+        from export.triton import export_triton
+        from export.triton_config import Target
+    except ModuleNotFoundError as error:
+        raise ExportError(f"{error.name} is not installed: pip install '.[triton]'") from error
+    bundle = Bundle.open(options.bundle)
+    usual = "fp16" if options.device == "gpu" else bundle.manifest.preferred_precision
+    target = Target(options.device, options.precision or usual, options.instances, options.tensorrt)
+    model = export_triton(bundle, options.repository, target, overwrite=options.overwrite)
+    return {
+        "model": str(model.folder),
+        "name": model.name,
+        "triton_version": model.version,
+        "bundle_version": bundle.manifest.version,
+        "precision": target.precision,
+    }
 
 
 def _came_of_ctrl_c(error: BaseException | None) -> bool:
@@ -107,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     for command in (ours, theirs):
         _add_options(command)
+    _add_triton(commands)
     return parser
 
 
@@ -133,6 +166,42 @@ def _add_options(command: argparse.ArgumentParser) -> None:
         "default: the checkpoint's validation.jsonl, else the golden pairs",
     )
     command.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
+
+
+def _add_triton(commands: Any) -> None:
+    command = commands.add_parser(
+        "triton",
+        help="write a bundle's model into a Triton model repository",
+        description="Write a model repository for NVIDIA Triton from a bundle's manifest.",
+        epilog=TRITON,
+    )
+    command.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle's directory")
+    command.add_argument(
+        "repository", type=Path, metavar="REPOSITORY", help="directory of Triton's models"
+    )
+    command.add_argument(
+        "--precision",
+        choices=("fp32", "fp16", "int8"),
+        help="model to serve; default: fp16, made of fp32, for GPUs, else int8 where it is offered",
+    )
+    command.add_argument(
+        "--device", choices=("cpu", "gpu"), default="cpu", help="what runs it; default: cpu"
+    )
+    command.add_argument(
+        "--instances",
+        type=int,
+        default=1,
+        metavar="N",
+        help="copies that run side by side; default: 1",
+    )
+    command.add_argument(
+        "--tensorrt",
+        action="store_true",
+        help="have ONNX Runtime hand what it can to TensorRT; engines are built at the first start",
+    )
+    command.add_argument(
+        "--overwrite", action="store_true", help="replace the model of the same bundle"
+    )
 
 
 if __name__ == "__main__":

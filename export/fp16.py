@@ -1,0 +1,48 @@
+"""A bundle's fp32 graph in half precision, for GPUs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from export.errors import ExportError
+from export.quiet import quiet
+from service.contract.bundle import Bundle
+from service.scorers.onnx import OnnxScorer
+
+MOST_BYTES = 2_000_000_000
+"""An ONNX file with its weights inside ends at 2 GiB."""
+
+
+def write_fp16(bundle: Bundle, target: Path, *, tolerance: float) -> None:
+    """Write the bundle's model with weights and activations in fp16; its scores stay fp32.
+
+    Args:
+        bundle: The opened bundle, with an fp32 model.
+        target: The ONNX file to write.
+        tolerance: Bound on |score - golden score|, as this host's CPU runs the graph.
+
+    Raises:
+        ExportError: A golden score is off by more, or the model is too large for one file.
+    """
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    model = onnx.load(bundle.model_path("fp32"))
+    with quiet():  # it warns of each weight that is closer to 0 than fp16 can tell
+        half = convert_float_to_float16(
+            model, keep_io_types=True, disable_shape_infer=model.ByteSize() > MOST_BYTES
+        )
+    if half.ByteSize() > MOST_BYTES:
+        raise ExportError(f"{bundle.root}: {half.ByteSize()} bytes in fp16 are too many for a file")
+    onnx.save(half, target)
+    scorer, encoder = OnnxScorer(target), bundle.encoder()
+    for number, golden in enumerate(bundle.golden, start=1):
+        scores = scorer.score(encoder.encode(golden.query, golden.candidates))
+        found = float(np.abs(scores - golden.scores).max())
+        if not found <= tolerance:
+            raise ExportError(
+                f"{bundle.root}: in fp16, golden query {number} deviates by {found:.6g}; "
+                f"the tolerance is {tolerance:.6g}"
+            )

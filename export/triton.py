@@ -1,0 +1,109 @@
+"""Bundle to Triton model repository."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.errors import ExportError
+from export.fp16 import write_fp16
+from export.triton_config import Target, config_text
+from service.contract.bundle import Bundle, BundleError
+from service.contract.folder import replaced_folder, restore_folder
+from service.contract.manifest import Precision
+from service.contract.triton import model_name, tolerance
+
+CONFIG = "config.pbtxt"
+MODEL = "model.onnx"
+
+
+@dataclass(frozen=True, slots=True)
+class TritonModel:
+    """A model written into a repository.
+
+    Attributes:
+        folder: The model's folder, named like the model.
+        version: Its number in Triton, one more than that of the export before.
+    """
+
+    folder: Path
+    version: int
+
+    @property
+    def name(self) -> str:
+        """What Triton calls it."""
+        return self.folder.name
+
+
+def export_triton(
+    bundle: Bundle, repository: Path, target: Target, *, overwrite: bool = False
+) -> TritonModel:
+    """Write a bundle's model and its configuration into a repository.
+
+    Bundles of other content have models of other names, so that a repository holds those that
+    services move from and to. An overwritten model gets the next number, and Triton told to load it
+    again answers from the one before until the new one is ready.
+
+    Args:
+        bundle: The opened bundle.
+        repository: The repository, made where it is missing.
+        target: What the model is to run on.
+        overwrite: Replace the model of the same bundle.
+
+    Raises:
+        ExportError: The bundle does not have the model, the target makes no sense, or the model is
+            there already.
+        OSError: The disk refused; the repository is as it was.
+    """
+    _check(bundle, target)
+    folder = repository / model_name(bundle.manifest)
+    restore_folder(folder)
+    if folder.exists() and not overwrite:
+        raise ExportError(f"{folder} exists; --overwrite replaces it")
+    version = _latest(folder) + 1
+    with replaced_folder(folder) as scratch:
+        inside = scratch / str(version)
+        inside.mkdir()
+        _write_model(bundle, target, inside)
+        weights_bytes = sum(path.stat().st_size for path in inside.iterdir())
+        config = config_text(bundle.manifest, target, weights_bytes=weights_bytes)
+        (scratch / CONFIG).write_text(config, encoding="utf-8")
+    return TritonModel(folder, version)
+
+
+def _check(bundle: Bundle, target: Target) -> None:
+    if target.instances < 1:
+        raise ExportError(f"instances: {target.instances} is none; at least 1")
+    if target.device == "cpu" and (target.tensorrt or target.precision == "fp16"):
+        wanted = "TensorRT" if target.tensorrt else "fp16"
+        raise ExportError(f"{wanted} is for GPUs: --device gpu")
+    if target.device == "gpu" and target.precision == "int8":
+        raise ExportError("the int8 model is made of CPUs' operators; a GPU takes fp16 or fp32")
+    try:
+        bundle.model_path(_source(target))
+    except BundleError as error:
+        raise ExportError(str(error)) from None
+
+
+def _source(target: Target) -> Precision:
+    return "fp32" if target.precision == "fp16" else target.precision
+
+
+def _latest(folder: Path) -> int:
+    """Return the highest version in a model's folder, 0 where there is none."""
+    if not folder.is_dir():
+        return 0
+    return max((int(path.name) for path in folder.iterdir() if path.name.isdecimal()), default=0)
+
+
+def _write_model(bundle: Bundle, target: Target, folder: Path) -> None:
+    source = _source(target)
+    if target.precision == "fp16":
+        allowed = tolerance(bundle.manifest, bundle.golden, "fp16")
+        write_fp16(bundle, folder / MODEL, tolerance=allowed)
+        return
+    shutil.copyfile(bundle.model_path(source), folder / MODEL)
+    weights = bundle.weights_path(source)
+    if weights is not None:  # the graph names them
+        shutil.copyfile(weights, folder / weights.name)
