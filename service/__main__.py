@@ -13,19 +13,17 @@ from typing import TYPE_CHECKING, Any
 from service.api.keys import NAME, SCOPES, fresh_key
 from service.app import create_app
 from service.contract.bundle import Bundle, BundleError
-from service.contract.manifest import Precision
 from service.engines.local import LocalEngine
 from service.offline import CandidatesError, check_bundle, rank_file
 from service.ranking.readiness import Readiness
+from service.runner import choose_runner, local_engine, local_precision
 from service.runtime import (
     RuntimeChoiceError,
     installed_runtimes,
     require_one_runtime,
     share_heaps,
-    usable_cores,
 )
 from service.scorers.native import kernels
-from service.scorers.scorer import choose_engine, load_scorer
 from service.server import build_server, listen
 from service.settings import PREFIX, Settings, SettingsError, is_loopback, load_settings
 from service.telemetry import configure_logging
@@ -57,24 +55,18 @@ def serve(flags: dict[str, Any]) -> int:
     configure_logging(settings.log_level)
     bundle = Bundle.open(settings.bundle)
     spans = _open_spans(settings.otlp_endpoint, bundle) if settings.otlp_endpoint else None
-    precision = _precision(settings, bundle)
-    engine_name, not_native = choose_engine(bundle, precision, settings.engine)
-    scorer = load_scorer(bundle, precision, engine=engine_name, threads=1)
-    workers = settings.threads or usable_cores()
-    engine = LocalEngine(scorer, workers=workers)
+    runner = choose_runner(settings, bundle)
     readiness = Readiness()
     app = create_app(
         settings,
         bundle=bundle,
-        engine=engine,
-        precision=precision,
-        engine_name=engine_name,
-        concurrency=workers,
+        engine=runner.engine,
+        precision=runner.precision,
+        engine_name=runner.name,
+        concurrency=runner.concurrency,
         readiness=readiness,
         begin_span=spans.begin if spans else None,
     )
-    if not_native and settings.engine is None and precision == "int8":
-        log.warning("a slower engine: %s", not_native)
     may_rank = any("rank" in key.scopes for key in settings.keys)
     if not may_rank and not is_loopback(settings.host):
         log.warning("anybody who reaches this port may rank: no key has the scope rank")
@@ -85,15 +77,16 @@ def serve(flags: dict[str, Any]) -> int:
             "port": port,
             "model": bundle.manifest.name,
             "version": bundle.short_version,
-            "precision": precision,
-            "engine": engine_name,
-            "kernel": next(iter(kernels()), None) if engine_name == "native" else None,
+            "precision": runner.precision,
+            "engine": runner.name,
+            "kernel": next(iter(kernels()), None) if runner.name == "native" else None,
         }
         log.info("listening on http://%s:%d", host, port, extra={"fields": fields})
         build_server(app, settings, readiness).run(sockets=[sock])
     if spans:
         spans.close()
-    engine.close()
+    if isinstance(runner.engine, LocalEngine):
+        runner.engine.close()
     return 0
 
 
@@ -105,8 +98,8 @@ def rank(options: dict[str, Any]) -> int:
     bundle = Bundle.open(settings.bundle)
     rank_file(
         bundle,
-        precision=_precision(settings, bundle),
-        engine=settings.engine,
+        precision=local_precision(settings, bundle),
+        engine=local_engine(settings),
         threads=settings.threads,
         query=query,
         candidates=candidates,
@@ -149,13 +142,6 @@ def _open_spans(endpoint: str, bundle: Bundle) -> Spans:
         return Spans(endpoint, model=bundle.manifest.name, model_version=bundle.short_version)
     except ValueError as error:
         raise SettingsError(f"an OTEL_ variable makes no sense: {error}") from error
-
-
-def _precision(settings: Settings, bundle: Bundle) -> Precision:
-    if settings.precision is not None:
-        bundle.model_path(settings.precision)
-        return settings.precision
-    return bundle.manifest.preferred_precision
 
 
 def _parser() -> argparse.ArgumentParser:

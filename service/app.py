@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -22,22 +21,21 @@ from service.api.routes import ROUTES, ranking_router
 from service.api.schema import MAX_CANDIDATES, ServedModel
 from service.api.serving import Serving
 from service.contract.bundle import Bundle
-from service.contract.manifest import Precision
-from service.engines.engine import Engine
+from service.contract.triton import TritonPrecision, tolerance
+from service.engines.engine import Engine, EngineKind, RemoteEngine
 from service.ranking.admission import Admission
 from service.ranking.batcher import Batcher
 from service.ranking.caches import DocumentTokenCache, ScoreCache
-from service.ranking.golden import GoldenError, check_golden, probe, rehearse
+from service.ranking.golden import probe
 from service.ranking.health import HANG_S, Recovery, WatchedEngine
-from service.ranking.lane import Lane, LocalLane
+from service.ranking.lane import LocalLane
 from service.ranking.pace import Pace
 from service.ranking.ranker import Ranker
 from service.ranking.readiness import Readiness
-from service.scorers.scorer import EngineName
+from service.ranking.relay import Relay
+from service.ranking.startup import accompany, warm_up
 from service.settings import Settings
 from service.telemetry import Telemetry
-
-log = logging.getLogger(__name__)
 
 VARIANT = "primary"
 """The one variant until there are several."""
@@ -52,9 +50,9 @@ def create_app(
     settings: Settings,
     *,
     bundle: Bundle,
-    engine: Engine,
-    precision: Precision,
-    engine_name: EngineName = "onnx",
+    engine: Engine | RemoteEngine,
+    precision: TritonPrecision,
+    engine_name: EngineKind = "onnx",
     concurrency: int = 1,
     readiness: Readiness | None = None,
     begin_span: BeginSpan | None = None,
@@ -65,13 +63,13 @@ def create_app(
     Args:
         settings: The service's settings.
         bundle: The opened bundle.
-        engine: Scores the bundle's token pairs.
+        engine: Scores the bundle's token pairs; a remote one batches them itself.
         precision: Which of the bundle's models the engine runs.
         engine_name: What the metrics call the engine.
         concurrency: Calls that the engine runs side by side.
         readiness: Shared with the server, which turns it red when asked to stop.
         begin_span: Records requests to rank as spans; None where nothing is traced.
-        hang_s: How long a call of the engine may take.
+        hang_s: How long a call of an engine in this process may take.
     """
     manifest = bundle.manifest
     readiness = readiness or Readiness()
@@ -84,18 +82,24 @@ def create_app(
     )
     model = ServedModel(name=manifest.name, version=bundle.short_version, variant=VARIANT)
     recovery = Recovery(readiness)
-    watched = WatchedEngine(engine, on_fault=recovery.suspect, hang_s=hang_s)
     pace = Pace(concurrency=concurrency)
     admission = Admission(pace, max_backlog_tokens=settings.max_backlog_tokens)
-    batcher = Batcher(
-        watched, pace=pace, max_batch=settings.max_batch, launch_tokens=settings.launch_tokens
-    )
+    queue: Batcher | Relay
+    remote = engine if isinstance(engine, RemoteEngine) else None
+    if remote is not None:
+        queue = Relay(remote, pace=pace, on_fault=recovery.suspect)
+        telemetry.watch_triton(lambda: remote.served_version)
+    else:
+        engine = WatchedEngine(engine, on_fault=recovery.suspect, hang_s=hang_s)
+        queue = Batcher(
+            engine, pace=pace, max_batch=settings.max_batch, launch_tokens=settings.launch_tokens
+        )
     tokens = DocumentTokenCache(max_bytes=settings.token_cache_mb * MB)
     scores = ScoreCache(max_bytes=settings.score_cache_mb * MB)
     encoder = bundle.encoder()
     lane = LocalLane(
         encoder,
-        batcher,
+        queue,
         model=f"{manifest.version} {precision}",
         tokens=tokens,
         scores=scores,
@@ -106,29 +110,41 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        batcher.start()
-        tolerance = manifest.precisions[precision].tolerance
+        bound = tolerance(manifest, bundle.golden, precision)
         golden = bundle.golden[0]
         pairs = encoder.encode(golden.query, golden.candidates)
-        tasks = [
-            asyncio.create_task(_warm_up(lane, bundle, tolerance, readiness)),
-            asyncio.create_task(
-                recovery.run(lambda: probe(watched, pairs, golden, tolerance=tolerance))
-            ),
-        ]
+
+        async def prove() -> None:
+            if remote is not None:
+                await remote.check()
+            await probe(engine, pairs, golden, tolerance=bound)
+
+        async def begin() -> None:
+            start = partial(warm_up, lane, bundle, tolerance=bound, readiness=readiness)
+            if remote is None:
+                await start()
+            else:
+                await accompany(remote, start, readiness=readiness, recovery=recovery)
+
+        if isinstance(queue, Batcher):
+            queue.start()
+        tasks = [asyncio.create_task(begin()), asyncio.create_task(recovery.run(prove))]
         yield
         readiness.stopping = True
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(STOP_S):
-                await batcher.stop()
+        if isinstance(queue, Batcher):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STOP_S):
+                    await queue.stop()
+        if remote is not None:
+            await remote.close()
         lane.close()
 
     telemetry.watch_readiness(lambda: readiness.reason is None)
-    telemetry.watch_queue(lambda: batcher.depth)
-    telemetry.watch_engine(pace, wasted_tokens=lambda: batcher.wasted_tokens)
+    telemetry.watch_queue(lambda: queue.depth)
+    telemetry.watch_engine(pace, wasted_tokens=lambda: queue.wasted_tokens)
     telemetry.watch_caches({"tokens": lambda: tokens.stats, "scores": lambda: scores.stats})
     app = FastAPI(
         title="DisRanker-serve",
@@ -176,36 +192,15 @@ def _guard(app: FastAPI, settings: Settings, telemetry: Telemetry) -> None:
         )
 
 
-def _info(settings: Settings, bundle: Bundle, precision: Precision) -> Info:
+def _info(settings: Settings, bundle: Bundle, precision: TritonPrecision) -> Info:
     manifest = bundle.manifest
     return Info(
         model_id=manifest.name,
         model_sha=manifest.version,
-        model_dtype="float32" if precision == "fp32" else precision,
+        model_dtype={"fp32": "float32", "fp16": "float16"}.get(precision, precision),
         max_concurrent_requests=settings.max_requests,
         max_input_length=manifest.max_length,
         max_batch_tokens=settings.launch_tokens,
         max_client_batch_size=MAX_CANDIDATES,
         version=version("disranker"),
     )
-
-
-async def _warm_up(lane: Lane, bundle: Bundle, tolerance: float, readiness: Readiness) -> None:
-    """Turn the readiness green once the golden scores match; say why where they do not."""
-    try:
-        largest = await check_golden(lane, bundle.golden, tolerance=tolerance)
-        await rehearse(lane, bundle.golden, max_length=bundle.manifest.max_length)
-    except GoldenError as error:
-        readiness.fault = str(error)
-        log.error("the start-up check failed", extra={"fields": {"reason": str(error)}})
-    except Exception as error:
-        readiness.fault = "the start-up check failed; the log says why"
-        fields = {"reason": f"{type(error).__name__}: {error}"}  # of golden pairs, nobody's text
-        log.exception("the start-up check failed", extra={"fields": fields})
-    else:
-        # What lives now lives long: keep the collector from walking it again and again.
-        gc.collect()
-        gc.freeze()
-        readiness.fault = None
-        found = {"largest_deviation": largest, "tolerance": tolerance}
-        log.info("ready", extra={"fields": found})

@@ -22,8 +22,8 @@ from pydantic_settings import (
 )
 
 from service.api.keys import ApiKey
-from service.contract.manifest import Precision
-from service.scorers.scorer import EngineName
+from service.contract.triton import TritonPrecision
+from service.engines.engine import EngineKind
 
 PREFIX = "DISRANKER_"
 
@@ -52,16 +52,28 @@ class Settings(BaseSettings):
         default=Path("models/default"),
         description="Directory of the model bundle; every byte of it is checked at start.",
     )
-    precision: Precision | None = Field(
+    precision: TritonPrecision | None = Field(
         default=None,
-        description="Model of the bundle to serve: int8 is the fast one, fp32 the reference. "
-        "By default int8 where the bundle offers it.",
+        description="Model of the bundle to serve: int8 is the fast one, fp32 the reference, fp16 "
+        "what Triton has on GPUs. By default int8 where the bundle offers it.",
     )
-    engine: EngineName | None = Field(
+    engine: EngineKind | None = Field(
         default=None,
         description="What runs the model: native, our int8 kernel for BERTs on x86-64 from "
-        "AVX2 on; or onnx, ONNX Runtime. By default native where it can, which the log and "
-        "/metrics tell.",
+        "AVX2 on; onnx, ONNX Runtime; or triton, a Triton server that has the bundle's model. By "
+        "default native where it can, else onnx, which the log and /metrics tell.",
+    )
+    triton_url: str = Field(
+        default="localhost:8001",
+        pattern=r"^[^\s/@]+:\d+$",
+        description="Host and port of Triton's gRPC, for the engine triton. Requests are spread "
+        "over all addresses that the host's name has. Nothing is encrypted: keep it in a network "
+        "of its own.",
+    )
+    triton_model: str | None = Field(
+        default=None,
+        description="What Triton calls the model; by default what `python -m export triton` "
+        "called this bundle's.",
     )
     threads: int = Field(
         default=0,

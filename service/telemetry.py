@@ -24,11 +24,11 @@ from prometheus_client.registry import Collector
 
 from service.api.keys import Keys
 from service.contract.bundle import Bundle
-from service.contract.manifest import Precision
+from service.contract.triton import TritonPrecision
+from service.engines.engine import EngineKind
 from service.ranking.batcher import QueueDepth
 from service.ranking.caches import CacheStats
 from service.ranking.pace import Pace
-from service.scorers.scorer import EngineName
 from service.tracebacks import describe
 
 BUCKETS_MS = (0.5, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 50, 100, 250, 500)
@@ -59,8 +59,8 @@ class Telemetry:
         bundle: Bundle,
         *,
         variant: str,
-        precision: Precision,
-        engine: EngineName,
+        precision: TritonPrecision,
+        engine: EngineKind,
         budget_s: float,
     ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a `_created` twin for each series is of no use here
@@ -117,6 +117,14 @@ class Telemetry:
         )
         speed.labels(*self._labels).set_function(lambda: pace.tokens_per_s)
         self.registry.register(_WasteCollector(self._labels, wasted_tokens))
+
+    def watch_triton(self, served_version: Callable[[], float]) -> None:
+        """Read which version of its model Triton answered from last at each scrape."""
+        version = self._gauge(
+            "disranker_triton_model_version",
+            "Triton's number of the model that answered last; NaN before the first answer.",
+        )
+        version.labels(*self._labels).set_function(served_version)
 
     def watch_caches(self, stats: Mapping[str, Callable[[], CacheStats]]) -> None:
         """Read what the named caches did and hold at each scrape."""

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from service.contract.encoding import TokenPair
 from service.contract.types import Scores
 
+EngineKind = Literal["native", "onnx", "triton"]
+"""What can run a model: two in this process, and a server."""
+
 
 class EngineError(Exception):
     """An engine could not score; the message is for the log, never for a client."""
+
+
+class EngineOverloadedError(EngineError):
+    """The engine's own queue is full."""
+
+
+class EngineUnavailableError(EngineError):
+    """The engine cannot be reached, or does not serve this model."""
 
 
 class Engine(Protocol):
@@ -28,4 +39,43 @@ class Engine(Protocol):
         Raises:
             EngineError: Nothing can be said of any of these pairs.
         """
+        ...
+
+
+@runtime_checkable
+class RemoteEngine(Protocol):
+    """Scores token pairs elsewhere, where requests wait and are merged."""
+
+    async def score(
+        self, pairs: Sequence[TokenPair], deadline: float, *, low: bool = False
+    ) -> Scores:
+        """Return one score a pair, in order; see `Engine`.
+
+        Args:
+            pairs: What to score.
+            deadline: When the answer stops being useful, in `time.monotonic()` seconds.
+            low: Serve it only while nothing normal waits there.
+
+        Raises:
+            EngineOverloadedError: Its queue is full.
+            EngineUnavailableError: It is not there, or serves something else.
+            EngineError: It failed on these pairs.
+        """
+        ...
+
+    async def check(self) -> None:
+        """Pass where the engine says that it serves this model.
+
+        Raises:
+            EngineUnavailableError: It does not; the message says why.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of its connections."""
+        ...
+
+    @property
+    def served_version(self) -> float:
+        """The engine's own number of the model that answered last, NaN before."""
         ...

@@ -1,0 +1,99 @@
+"""What runs the model that is served."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from service.contract.bundle import Bundle
+from service.contract.manifest import Precision
+from service.contract.triton import TritonPrecision, model_name
+from service.engines.engine import EngineKind, RemoteEngine
+from service.engines.local import LocalEngine
+from service.runtime import usable_cores
+from service.scorers.scorer import EngineName, choose_engine, load_scorer
+from service.settings import Settings, SettingsError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """An engine and what is known of it.
+
+    Attributes:
+        name: What the log and the metrics call it.
+        engine: Scores the bundle's token pairs.
+        precision: Of the model that it runs.
+        concurrency: Calls that it runs side by side, each on a core of its own.
+    """
+
+    name: EngineKind
+    engine: LocalEngine | RemoteEngine
+    precision: TritonPrecision
+    concurrency: int
+
+
+def choose_runner(settings: Settings, bundle: Bundle) -> Runner:
+    """Return what the settings ask for.
+
+    Raises:
+        BundleError: The bundle has no such model, or the engine cannot run it.
+        SettingsError: Something is not installed, or two settings contradict each other.
+    """
+    return _triton(settings, bundle) if settings.engine == "triton" else _local(settings, bundle)
+
+
+def local_engine(settings: Settings) -> EngineName | None:
+    """Return the engine asked for, which must be one of this process.
+
+    Raises:
+        SettingsError: It is none.
+    """
+    if settings.engine == "triton":
+        raise SettingsError("engine: triton is for serve; without a server, native and onnx run")
+    return settings.engine
+
+
+def local_precision(settings: Settings, bundle: Bundle) -> Precision:
+    """Return the precision asked for, or the bundle's preferred one.
+
+    Raises:
+        BundleError: The bundle does not offer it.
+        SettingsError: No engine of this process runs it.
+    """
+    if settings.precision == "fp16":
+        raise SettingsError("precision: fp16 is for the engine triton")
+    if settings.precision is not None:
+        bundle.model_path(settings.precision)
+        return settings.precision
+    return bundle.manifest.preferred_precision
+
+
+def _local(settings: Settings, bundle: Bundle) -> Runner:
+    precision, wanted = local_precision(settings, bundle), local_engine(settings)
+    name, not_native = choose_engine(bundle, precision, wanted)
+    if not_native and wanted is None and precision == "int8":
+        log.warning("a slower engine: %s", not_native)
+    scorer = load_scorer(bundle, precision, engine=name, threads=1)
+    workers = settings.threads or usable_cores()
+    return Runner(name, LocalEngine(scorer, workers=workers), precision, workers)
+
+
+def _triton(settings: Settings, bundle: Bundle) -> Runner:
+    """Import Triton's client, which a service without it neither has nor pays for."""
+    try:
+        from service.engines.triton import TritonEngine
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"engine: {error.name} is not installed: pip install '.[triton]'"
+        ) from error
+    precision = settings.precision or bundle.manifest.preferred_precision
+    bundle.model_path("fp32" if precision == "fp16" else precision)
+    engine = TritonEngine(
+        settings.triton_url,
+        model=settings.triton_model or model_name(bundle.manifest),
+        manifest=bundle.manifest,
+        precision=precision,
+    )
+    return Runner("triton", engine, precision, concurrency=1)
