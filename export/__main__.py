@@ -39,6 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         report = _triton(options) if options.command == "triton" else _bundle(options)
+    except ModuleNotFoundError as error:
+        extras = "export,triton" if options.command == "triton" else "export"
+        print(f"error: {error.name} is not installed: pip install '.[{extras}]'", file=sys.stderr)
+        return 2
     except (ExportError, BundleError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -85,15 +89,16 @@ def _bundle(options: argparse.Namespace) -> dict[str, Any]:
 
 def _triton(options: argparse.Namespace) -> dict[str, Any]:
     """Write a Triton model and return the report."""
-    try:
-        from export.triton import export_triton
-        from export.triton_config import Target
-    except ModuleNotFoundError as error:
-        raise ExportError(f"{error.name} is not installed: pip install '.[triton]'") from error
+    from export.triton import export_triton  # its parts are in extras: not for --help
+    from export.triton_config import Target
+
     bundle = Bundle.open(options.bundle)
     usual = "fp16" if options.device == "gpu" else bundle.manifest.preferred_precision
     target = Target(options.device, options.precision or usual, options.instances, options.tensorrt)
-    model = export_triton(bundle, options.repository, target, overwrite=options.overwrite)
+    try:
+        model = export_triton(bundle, options.repository, target, overwrite=options.overwrite)
+    except OSError as error:
+        raise ExportError(f"{options.repository} cannot be written: {error}") from error
     return {
         "model": str(model.folder),
         "name": model.name,

@@ -22,8 +22,11 @@ from service.ranking.pace import Pace
 
 log = logging.getLogger(__name__)
 
-SPAN_S = 0.001
-"""Answers of one batch come at once; what the engine did is told over at least so long."""
+BURST_S = 0.001
+"""Answers of one batch come at once; they are told to the pace as one."""
+
+SPAN_S = 0.1
+"""Longest time that is told as one."""
 
 RETRY_S = 0.1
 """When to try again where the engine's queue was full, at least."""
@@ -52,7 +55,7 @@ class Relay:
         self._requests = self._pairs = self._tokens = 0  # on their way
         self._wasted_tokens = 0
         self._failures = 0
-        self._since = 0.0  # what is not told to the pace yet was done after this
+        self._since = self._latest = 0.0  # what is not told to the pace yet was done between these
         self._done_tokens = 0
 
     @property
@@ -103,7 +106,7 @@ class Relay:
 
     def _enter(self, pairs: int, tokens: int, now: float) -> None:
         if self._requests == 0:
-            self._since, self._done_tokens = now, 0
+            self._since = self._latest = now
         self._requests += 1
         self._pairs += pairs
         self._tokens += tokens
@@ -112,13 +115,19 @@ class Relay:
         self._requests -= 1
         self._pairs -= pairs
         self._tokens -= tokens
+        if self._requests == 0:
+            self._tell()
 
     def _observe(self, tokens: int) -> None:
+        now = monotonic()
+        if now - self._latest >= BURST_S or now - self._since >= SPAN_S:
+            self._tell()
         self._done_tokens += tokens
-        elapsed_s = monotonic() - self._since
-        if elapsed_s >= SPAN_S:
-            self._pace.observe(self._done_tokens, elapsed_s)
-            self._since, self._done_tokens = monotonic(), 0
+        self._latest = now
+
+    def _tell(self) -> None:
+        self._pace.observe(self._done_tokens, self._latest - self._since)
+        self._since, self._done_tokens = self._latest, 0
 
     def _overloaded(self) -> OverloadedError:
         wait_s = self._tokens / self._pace.tokens_per_s

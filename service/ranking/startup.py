@@ -57,8 +57,9 @@ async def accompany(
         try:
             await engine.check()
         except EngineError as error:
+            if readiness.fault != str(error):
+                log.warning("not ready yet: %s", error)
             readiness.fault = str(error)
-            log.warning("not ready yet: %s", error)
         else:
             await start()
         await asyncio.sleep(0 if readiness.fault is None else PROBE_S)

@@ -130,6 +130,14 @@ def test_target_without_sense_is_refused(
     assert not (tmp_path / "repository").exists()
 
 
+def test_repository_that_cannot_be_written_is_refused(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert export(bundle, tmp_path / "file" / "repository") == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
 def test_missing_model_is_refused(
     bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,45 @@
+from typing import Any
+
+import pytest
+
+from service.__main__ import main
+from service.contract.bundle import Bundle, BundleError
+from service.runner import choose_runner, local_precision
+from service.settings import Settings, SettingsError, load_settings
+
+
+def settings(bundle: Bundle, **fields: Any) -> Settings:
+    return Settings(bundle=bundle.root, **fields)
+
+
+def test_triton_runs_the_bundles_preferred_precision(bundle: Bundle) -> None:
+    runner = choose_runner(settings(bundle, engine="triton"), bundle)
+    assert (runner.name, runner.precision, runner.concurrency) == ("triton", "int8", 1)
+
+
+def test_fp16_is_the_fp32_model_in_triton(bundle: Bundle) -> None:
+    runner = choose_runner(settings(bundle, engine="triton", precision="fp16"), bundle)
+    assert runner.precision == "fp16"
+    only_int8 = bundle.manifest.model_copy(
+        update={"precisions": {"int8": bundle.manifest.precisions["int8"]}}
+    )
+    without = Bundle(bundle.root, only_int8, bundle.golden)
+    with pytest.raises(BundleError, match="no fp32 model"):
+        choose_runner(settings(bundle, engine="triton", precision="fp16"), without)
+
+
+def test_fp16_is_for_triton_only(bundle: Bundle) -> None:
+    with pytest.raises(SettingsError, match="fp16 is for the engine triton"):
+        local_precision(settings(bundle, precision="fp16"), bundle)
+
+
+def test_triton_is_for_serve_only(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--bundle", str(bundle.root), "--query", "cat", "--candidates", "-"]
+    assert main(["rank", *flags, "--engine", "triton"]) == 2
+    assert "triton is for serve" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["http://triton:8001", "triton", "triton:", "me@triton:8001"])
+def test_triton_url_is_host_and_port(url: str) -> None:
+    with pytest.raises(SettingsError, match="triton_url"):
+        load_settings({"triton_url": url})
