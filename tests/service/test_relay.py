@@ -5,6 +5,7 @@ import asyncio
 import math
 from collections.abc import Sequence
 from time import monotonic
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ class Bench:
         self.engine, self.pace, self.faults = ToldEngine(), Pace(), list[str]()
         self.relay = Relay(self.engine, pace=self.pace, on_fault=self.faults.append)
 
-    def ask(self, n: int = 1, **ticket: bool) -> asyncio.Task[Scores]:
+    def ask(self, n: int = 1, **ticket: Any) -> asyncio.Task[Scores]:
         pairs = [pair(tokens=10) for _ in range(n)]
         return asyncio.create_task(self.relay.score(pairs, Ticket(math.inf, **ticket)))
 
