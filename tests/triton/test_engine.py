@@ -2,17 +2,26 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from time import monotonic
 
 import numpy as np
 import pytest
 
+from export.bundle import export_bundle
+from export.triton import export_triton
+from export.triton_config import Target
+from service.contract.bundle import Bundle
 from service.contract.encoding import TokenPair
 from service.engines.engine import EngineError, EngineUnavailableError
 from service.engines.triton import TritonEngine
+from tests.tiny import tiny_teacher
 from tests.triton.conftest import Served
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_part]
+
+
+SHIPPED = Path(__file__).parents[2] / "models/default"
 
 
 def pair(tokens: int, first: int = 5) -> TokenPair:
@@ -35,6 +44,33 @@ async def test_pairs_of_all_widths_come_back_in_order(served: Served) -> None:
         alone = await engine.score([pairs[place]], soon())
         assert alone.values[0] == pytest.approx(together.values[place], abs=1e-4)
     await engine.close()
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("decoder")
+    export_bundle(tiny_teacher(folder / "checkpoint"), folder / "decoder", name="decoder")
+    return folder / "decoder"
+
+
+@pytest.mark.parametrize("kind", ["decoder with padding of its own", "int8 as shipped"])
+async def test_other_bundles_score_their_golden_pairs(
+    served: Served, decoder: Path, kind: str
+) -> None:
+    bundle = Bundle.open(SHIPPED if kind.startswith("int8") else decoder)
+    precision = bundle.manifest.preferred_precision
+    model = export_triton(bundle, served.repository, Target("cpu", precision)).name
+    await asyncio.to_thread(served.triton.load, model)
+    engine = TritonEngine(
+        served.triton.url, model=model, manifest=bundle.manifest, precision=precision
+    )
+    encoder, golden = bundle.encoder(), bundle.golden[:3]
+    pairs = [pair for query in golden for pair in encoder.encode(query.query, query.candidates)]
+    scores = [score for query in golden for score in query.scores]
+    found = await engine.score(pairs, soon())
+    assert np.abs(found.values - scores).max() <= bundle.manifest.precisions[precision].tolerance
+    await engine.close()
+    await asyncio.to_thread(served.triton.unload, model)
 
 
 async def test_failure_of_the_model_is_no_failure_of_triton(served: Served) -> None:
