@@ -19,7 +19,7 @@ Manifest = dict[str, Any]
 
 pytestmark = pytest.mark.real_part  # kubectl, which has kustomize in it
 
-OVERLAYS = ("cpu",)
+OVERLAYS = ("cpu", "triton-gpu")
 OLDEST, NEWEST = "1.30", "1.37"
 MARGIN_S = 5.0
 
