@@ -17,7 +17,7 @@ help:  ## List the targets
 serve: .venv-serve/.ready  ## Serve models/default on HOST:PORT (127.0.0.1:8080), without torch
 	.venv-serve/bin/python -m service serve --host $(HOST) --port $(PORT)
 
-test: .venv/.ready .parts/.tried  ## Set up everything, then run every check and test, as CI does
+test: .venv/.ready .parts/.ready  ## Set up everything, then run every check and test, as CI does
 	@$(MAKE) --no-print-directory check
 
 check:  ## Run every check and test in the environment `make test` has made
@@ -92,10 +92,9 @@ KERNEL := $(wildcard service/scorers/kernel/*)
 	@touch $@
 
 # Without them the tests of deploy/ are skipped, and under CI=true fail.
-.parts/.tried: .venv/.ready .ci/parts.sh .ci/parts.txt
-	@echo "Fetching kubectl and promtool into .parts ..."
-	@.ci/parts.sh || echo "kubectl or promtool could not be fetched" >&2
-	@mkdir -p $(@D) && touch $@
+.parts/.ready: .ci/parts.sh .ci/parts.txt | .venv/.ready
+	@echo "Fetching kubectl and Prometheus into .parts ..."
+	@.ci/parts.sh && touch $@ || echo "kubectl or Prometheus could not be fetched" >&2
 
 RULES := deploy/prometheus/rules.yml
 deploy/k8s/components/monitoring/rules.yaml: $(RULES)

@@ -29,5 +29,5 @@ fetch_prometheus() {
     install usr/bin/promtool usr/bin/prometheus "$parts"
 }
 
-[[ -x $parts/kubectl ]] || fetch_kubectl
-[[ -x $parts/prometheus ]] || fetch_prometheus
+fetch_kubectl
+fetch_prometheus
