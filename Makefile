@@ -9,7 +9,7 @@ PIP_INSTALL = bin/pip install --quiet --disable-pip-version-check --constraint c
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check bench compat overload soak fuzz loadtest loadtest-ui lock image image-test clean
+.PHONY: help serve test check bench compat overload soak fuzz loadtest loadtest-ui rules lock image image-test clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,7 +17,7 @@ help:  ## List the targets
 serve: .venv-serve/.ready  ## Serve models/default on HOST:PORT (127.0.0.1:8080), without torch
 	.venv-serve/bin/python -m service serve --host $(HOST) --port $(PORT)
 
-test: .venv/.ready .venv-triton/.ready  ## Set up everything, then run every check and test, as CI does
+test: .venv/.ready .venv-triton/.ready .parts/.ready  ## Set up everything, then run every check and test, as CI does
 	@$(MAKE) --no-print-directory check
 
 check:  ## Run every check and test in the environment `make test` has made
@@ -50,6 +50,8 @@ loadtest-ui: .venv-loadtest/.ready  ## The same users on a page, 127.0.0.1:8089,
 	.venv-loadtest/bin/python -m locust --locustfile loadtest/locustfile.py --web-host 127.0.0.1 \
 		--host $(or $(URL),http://$(HOST):$(PORT))
 
+rules: deploy/k8s/components/monitoring/rules.yaml  ## Make the operator's alert rules of Prometheus'
+
 lock: .venv-lock/.ready  ## Resolve pyproject.toml into constraints.txt anew
 	.venv-lock/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
 		--no-annotate --custom-compile-command "make lock" --quiet --output-file constraints.txt
@@ -61,7 +63,7 @@ image-test:  ## Build the image, run it read-only without a network, and rank in
 	deploy/image/test.sh $(IMAGE)
 
 clean:  ## Remove the environments, the caches and what was built
-	rm -rf .venv .venv-serve .venv-loadtest .venv-bench .venv-lock .venv-triton .bench .compat build *.egg-info
+	rm -rf .venv .venv-serve .venv-loadtest .venv-bench .venv-lock .venv-triton .parts .bench .compat build *.egg-info
 	rm -rf service/scorers/*.so
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
@@ -88,6 +90,17 @@ KERNEL := $(wildcard service/scorers/kernel/*)
 	@echo "Installing everything else into $(@D) ..."
 	@$(@D)/$(PIP_INSTALL) --editable '.[$(EXTRAS)]'
 	@touch $@
+
+# Without them the tests of deploy/ are skipped, and under CI=true fail.
+.parts/.ready: .ci/parts.sh .ci/parts.txt | .venv/.ready
+	@echo "Fetching kubectl and Prometheus into .parts ..."
+	@.ci/parts.sh && touch $@ || echo "kubectl or Prometheus could not be fetched" >&2
+
+RULES := deploy/prometheus/rules.yml
+deploy/k8s/components/monitoring/rules.yaml: $(RULES)
+	@{ printf '# Made of $(RULES) by `make rules`.\napiVersion: monitoring.coreos.com/v1\n'; \
+	printf 'kind: PrometheusRule\nmetadata:\n  name: disranker\nspec:\n'; \
+	sed 's/^\(.\)/  \1/' $(RULES); } > $@
 
 .venv-lock/.ready: Makefile
 	$(call make_venv,.venv-lock)

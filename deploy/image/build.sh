@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds the serving image: build.sh [TAG]. With docker, or podman where no docker engine answers.
-# BASE=… in the environment takes another base image, EXTRAS=cpu,otel other extras than cpu; the
-# PIP_… settings there hold in the build.
+# Builds an image: build.sh [TAG]. With docker, or podman where no docker engine answers. From the
+# environment come TARGET (service; gpu, repository, triton), the Dockerfile's arguments (BASE,
+# TRITON_BASE, EXTRAS, BUNDLE, TRITON_OPTIONS) and pip's PIP_… settings.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -11,15 +11,15 @@ trap 'rm -rf "$secrets"' EXIT
 
 options=(
     --tag "$image"
-    --build-arg "VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)"
-    --build-arg "REVISION=$(git rev-parse HEAD 2>/dev/null || echo unknown)"
+    --target "${TARGET:-service}" # and nothing after it, which podman would build too
+    --label "org.opencontainers.image.version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)"
+    --label "org.opencontainers.image.revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)"
 )
-if [[ -n ${BASE:-} ]]; then
-    options+=(--build-arg "BASE=$BASE")
-fi
-if [[ -n ${EXTRAS:-} ]]; then
-    options+=(--build-arg "EXTRAS=$EXTRAS")
-fi
+for name in BASE TRITON_BASE EXTRAS BUNDLE TRITON_OPTIONS; do
+    if [[ -n ${!name:-} ]]; then
+        options+=(--build-arg "$name=${!name}")
+    fi
+done
 
 echo "[global]" >"$secrets/pip.conf"
 for name in "${!PIP_@}"; do
