@@ -291,7 +291,7 @@ def test_ctrl_c_stops_in_one_line_and_leaves_nothing(checkpoint: Path, tmp_path:
     finally:
         process.kill()
     assert process.returncode == 130, message
-    assert message.endswith("stopped; no bundle was written\n")
+    assert message.endswith("stopped; nothing was written\n")
     assert "Traceback" not in message
     assert list(out.iterdir()) == []
 
