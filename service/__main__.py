@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from service.api.keys import NAME, SCOPES, fresh_key
 from service.app import create_app
 from service.contract.bundle import Bundle, BundleError
-from service.engines.local import LocalEngine
 from service.offline import CandidatesError, check_bundle, rank_file
 from service.ranking.readiness import Readiness
 from service.runner import choose_runner, local_engine, local_precision
@@ -54,7 +53,7 @@ def serve(flags: dict[str, Any]) -> int:
     settings = load_settings(flags)
     configure_logging(settings.log_level)
     bundle = Bundle.open(settings.bundle)
-    spans = _open_spans(settings.otlp_endpoint, bundle) if settings.otlp_endpoint else None
+    spans = _open_spans(settings.otlp_endpoint) if settings.otlp_endpoint else None
     runner = choose_runner(settings, bundle)
     readiness = Readiness()
     app = create_app(
@@ -85,8 +84,6 @@ def serve(flags: dict[str, Any]) -> int:
         build_server(app, settings, readiness).run(sockets=[sock])
     if spans:
         spans.close()
-    if isinstance(runner.engine, LocalEngine):
-        runner.engine.close()
     return 0
 
 
@@ -130,7 +127,7 @@ def new_key(options: dict[str, Any]) -> int:
     return 0
 
 
-def _open_spans(endpoint: str, bundle: Bundle) -> Spans:
+def _open_spans(endpoint: str) -> Spans:
     """Import OpenTelemetry, which a service without it neither has nor pays for, and begin."""
     try:
         from service.api.spans import Spans
@@ -139,7 +136,7 @@ def _open_spans(endpoint: str, bundle: Bundle) -> Spans:
             f"otlp_endpoint: {error.name} is not installed: pip install '.[otel]'"
         ) from error
     try:
-        return Spans(endpoint, model=bundle.manifest.name, model_version=bundle.short_version)
+        return Spans(endpoint)
     except ValueError as error:
         raise SettingsError(f"an OTEL_ variable makes no sense: {error}") from error
 

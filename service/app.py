@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 
@@ -18,32 +19,22 @@ from service.api.keys import Keys
 from service.api.middleware import BeginSpan, RecordRequests
 from service.api.operations import Info, operations_router
 from service.api.routes import ROUTES, ranking_router
-from service.api.schema import MAX_CANDIDATES, ServedModel
+from service.api.schema import MAX_CANDIDATES
 from service.api.serving import Serving
 from service.contract.bundle import Bundle
-from service.contract.triton import TritonPrecision, tolerance
-from service.engines.engine import Engine, EngineKind, RemoteEngine
-from service.ranking.admission import Admission
-from service.ranking.batcher import Batcher
+from service.contract.triton import TritonPrecision
+from service.engines.engine import Engine, EngineKind, RemoteEngine, Runner
+from service.ranking.admission import Backlog
 from service.ranking.caches import DocumentTokenCache, ScoreCache
-from service.ranking.golden import probe
-from service.ranking.health import HANG_S, Recovery, WatchedEngine
-from service.ranking.lane import LocalLane
-from service.ranking.pace import Pace
-from service.ranking.ranker import Ranker
+from service.ranking.cores import Cores
+from service.ranking.health import HANG_S
+from service.ranking.model import Model, Shared
 from service.ranking.readiness import Readiness
-from service.ranking.relay import Relay
-from service.ranking.startup import accompany, warm_up
+from service.rollout.lanes import Lanes
 from service.settings import Settings
 from service.telemetry import Telemetry
 
-VARIANT = "primary"
-"""The one variant until there are several."""
-
 MB = 1_000_000
-
-STOP_S = 1.0
-"""For the batcher's last launch; every request is answered by then, only a hung engine is not."""
 
 
 def create_app(
@@ -71,81 +62,31 @@ def create_app(
         begin_span: Records requests to rank as spans; None where nothing is traced.
         hang_s: How long a call of an engine in this process may take.
     """
-    manifest = bundle.manifest
-    readiness = readiness or Readiness()
-    telemetry = Telemetry(
-        bundle,
-        variant=VARIANT,
-        precision=precision,
-        engine=engine_name,
-        budget_s=settings.budget_ms / 1000,
-    )
-    model = ServedModel(name=manifest.name, version=bundle.short_version, variant=VARIANT)
-    recovery = Recovery(readiness)
-    pace = Pace(concurrency=concurrency)
-    admission = Admission(pace, max_backlog_tokens=settings.max_backlog_tokens)
-    queue: Batcher | Relay
-    remote = engine if isinstance(engine, RemoteEngine) else None
-    if remote is not None:
-        queue = Relay(remote, pace=pace, on_fault=recovery.suspect)
-        telemetry.watch_triton(lambda: remote.served_version)
-    else:
-        engine = WatchedEngine(engine, on_fault=recovery.suspect, hang_s=hang_s)
-        queue = Batcher(
-            engine, pace=pace, max_batch=settings.max_batch, launch_tokens=settings.launch_tokens
-        )
     tokens = DocumentTokenCache(max_bytes=settings.token_cache_mb * MB)
     scores = ScoreCache(max_bytes=settings.score_cache_mb * MB)
-    encoder = bundle.encoder()
-    lane = LocalLane(
-        encoder,
-        queue,
-        model=f"{manifest.version} {precision}",
+    shared = Shared(
+        cores=Cores(concurrency),
+        backlog=Backlog(max_tokens=settings.max_backlog_tokens),
         tokens=tokens,
         scores=scores,
+        max_batch=settings.max_batch,
+        launch_tokens=settings.launch_tokens,
+        hang_s=hang_s,
     )
-    ranker = Ranker(
-        lane, admission=admission, readiness=readiness, relevance=manifest.score.relevance
-    )
+    stable = Model(bundle, Runner(engine_name, engine, precision, concurrency), shared)
+    lanes = Lanes(stable, readiness=readiness or Readiness())
+    telemetry = Telemetry(lanes, budget_s=settings.budget_ms / 1000)
+    telemetry.watch_caches({"tokens": lambda: tokens.stats, "scores": lambda: scores.stats})
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        bound = tolerance(manifest, bundle.golden, precision)
-        golden = bundle.golden[0]
-        pairs = encoder.encode(golden.query, golden.candidates)
-
-        async def prove() -> None:
-            if remote is not None:
-                await remote.check()
-            await probe(engine, pairs, golden, tolerance=bound)
-
-        async def begin() -> None:
-            start = partial(warm_up, lane, bundle, tolerance=bound, readiness=readiness)
-            if remote is None:
-                await start()
-            else:
-                await accompany(remote, start, readiness=readiness, recovery=recovery)
-
-        if isinstance(queue, Batcher):
-            queue.start()
-        tasks = [asyncio.create_task(begin()), asyncio.create_task(recovery.run(prove))]
+        lanes.start()
+        settling = asyncio.create_task(_settle(stable))
         yield
-        readiness.stopping = True
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if isinstance(queue, Batcher):
-            with suppress(TimeoutError):
-                async with asyncio.timeout(STOP_S):
-                    await queue.stop()
-        if remote is not None:
-            await remote.close()
-        lane.close()
+        lanes.readiness.stopping = True
+        settling.cancel()
+        await lanes.stop()
 
-    telemetry.watch_readiness(lambda: readiness.reason is None)
-    telemetry.watch_queue(lambda: queue.depth)
-    telemetry.watch_engine(pace, wasted_tokens=lambda: queue.wasted_tokens)
-    telemetry.watch_caches({"tokens": lambda: tokens.stats, "scores": lambda: scores.stats})
     app = FastAPI(
         title="DisRanker-serve",
         version=version("disranker"),
@@ -155,23 +96,16 @@ def create_app(
         # Spans are ours (`api/spans.py`); FastAPI's would tell query strings and exceptions' texts.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    serving = Serving(ranker, model=model, settings=settings, telemetry=telemetry)
-    app.include_router(ranking_router(serving))
-    app.include_router(
-        operations_router(
-            readiness=readiness,
-            telemetry=telemetry,
-            model=model,
-            info=_info(settings, bundle, precision),
-        )
-    )
+    app.include_router(ranking_router(Serving(lanes, settings=settings, telemetry=telemetry)))
+    info = partial(_info, settings, lanes)
+    app.include_router(operations_router(lanes, telemetry=telemetry, info=info))
     if settings.admin:
         app.include_router(admin_router(settings, caches={"tokens": tokens, "scores": scores}))
     problems.install(app)
     requests = {dialect.request: None for route in ROUTES for dialect in route.dialects}
     openapi.describe(app, *requests, max_query_chars=settings.max_query_chars)
     _guard(app, settings, telemetry)
-    app.add_middleware(RecordRequests, telemetry=telemetry, begin_span=begin_span)
+    app.add_middleware(RecordRequests, lanes=lanes, telemetry=telemetry, begin_span=begin_span)
     return app
 
 
@@ -192,8 +126,16 @@ def _guard(app: FastAPI, settings: Settings, telemetry: Telemetry) -> None:
         )
 
 
-def _info(settings: Settings, bundle: Bundle, precision: TritonPrecision) -> Info:
-    manifest = bundle.manifest
+async def _settle(model: Model) -> None:
+    """Keep the collector from walking again and again what lives long, once it is there."""
+    await model.judged()
+    gc.collect()
+    gc.freeze()
+
+
+def _info(settings: Settings, lanes: Lanes) -> Info:
+    model = lanes.stable.model
+    manifest, precision = model.bundle.manifest, model.runner.precision
     return Info(
         model_id=manifest.name,
         model_sha=manifest.version,

@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 
 from service.contract.bundle import Bundle
 from service.contract.manifest import Precision
-from service.contract.triton import TritonPrecision, model_name
-from service.engines.engine import EngineKind, RemoteEngine
+from service.contract.triton import model_name
+from service.engines.engine import Runner
 from service.engines.local import LocalEngine
 from service.runtime import usable_cores
 from service.scorers.scorer import EngineName, choose_engine, load_scorer
 from service.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Runner:
-    """An engine and what is known of it.
-
-    Attributes:
-        name: What the log and the metrics call it.
-        engine: Scores the bundle's token pairs.
-        precision: Of the model that it runs.
-        concurrency: Calls that it runs side by side, each on a core of its own.
-    """
-
-    name: EngineKind
-    engine: LocalEngine | RemoteEngine
-    precision: TritonPrecision
-    concurrency: int
 
 
 def choose_runner(settings: Settings, bundle: Bundle) -> Runner:

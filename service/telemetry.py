@@ -13,7 +13,6 @@ from typing import Any
 from prometheus_client import (
     CollectorRegistry,
     Counter,
-    Gauge,
     Histogram,
     ProcessCollector,
     disable_created_metrics,
@@ -23,12 +22,9 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from service.api.keys import Keys
-from service.contract.bundle import Bundle
-from service.contract.triton import TritonPrecision
-from service.engines.engine import EngineKind
-from service.ranking.batcher import QueueDepth
+from service.engines.engine import RemoteEngine
 from service.ranking.caches import CacheStats
-from service.ranking.pace import Pace
+from service.rollout.lanes import Labels, Lanes
 from service.tracebacks import describe
 
 BUCKETS_MS = (0.5, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 50, 100, 250, 500)
@@ -46,93 +42,22 @@ OUTCOMES = (
 STAGES = ("tokenise", "queue", "infer", "order")
 BUCKETS_S = tuple(ms / 1000 for ms in (*BUCKETS_MS, *SLOW_BUCKETS_MS))
 LABELS = ("model", "version", "variant")
+"""Of a model in a lane; see `Labels`. What all lanes share has none of them."""
 
 
-class Telemetry:
-    """The instruments of one app, in a registry of their own.
+class LaneMetrics:
+    """The instruments of one model in one lane; every label set is there from the start."""
 
-    Every label set exists from the start, so that a rate over it is 0 and not absent.
-    """
-
-    def __init__(
-        self,
-        bundle: Bundle,
-        *,
-        variant: str,
-        precision: TritonPrecision,
-        engine: EngineKind,
-        budget_s: float,
-    ) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # a `_created` twin for each series is of no use here
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
+    def __init__(self, instruments: Instruments, labels: Labels, *, budget_s: float) -> None:
+        """Look all label sets up, which costs as much as counting."""
         self._budget_s = budget_s
-        self._labels = (bundle.manifest.name, bundle.short_version, variant)
-        duration = self._histogram(
-            "disranker_request_duration_seconds", "Seconds from request to response.", "outcome"
+        self._durations = {name: instruments.duration.labels(*labels, name) for name in OUTCOMES}
+        self._stages = {name: instruments.stage.labels(*labels, name) for name in STAGES}
+        self._pairs = instruments.pairs.labels(*labels)
+        self._real, self._padded = (
+            instruments.tokens.labels(*labels, kind) for kind in ("real", "padded")
         )
-        stage = self._histogram(
-            "disranker_stage_duration_seconds", "Seconds of a ranked request's stages.", "stage"
-        )
-        self._pairs = self._counter("disranker_pairs_total", "Query-document pairs ranked.").labels(
-            *self._labels
-        )
-        tokens = self._counter(
-            "disranker_tokens_total",
-            "Tokens of ranked pairs: real, and padded as run (none for a cached score).",
-            "kind",
-        )
-        self._misses = self._counter(
-            "disranker_budget_misses_total",
-            "Requests to rank not answered within the latency budget, failed ones included.",
-        )
-        self._ready = self._gauge("disranker_ready", "1 when ready for traffic.")
-        # Looking a label set up costs as much as counting, so each is looked up once.
-        self._durations = {name: duration.labels(*self._labels, name) for name in OUTCOMES}
-        self._stages = {name: stage.labels(*self._labels, name) for name in STAGES}
-        self._real, self._padded = (tokens.labels(*self._labels, k) for k in ("real", "padded"))
-        info = self._gauge(
-            "disranker_model_info",
-            "The model served; always 1.",
-            "precision",
-            "engine",
-            "bundle_version",
-        )
-        info.labels(*self._labels, precision, engine, bundle.manifest.version).set(1)
-
-    def watch_readiness(self, ready: Callable[[], bool]) -> None:
-        """Read the readiness at each scrape."""
-        self._ready.labels(*self._labels).set_function(lambda: float(ready()))
-
-    def watch_queue(self, depth: Callable[[], QueueDepth]) -> None:
-        """Read the queue's depth at each scrape."""
-        for unit in ("requests", "pairs", "tokens"):
-            gauge = self._gauge(f"disranker_queue_{unit}", f"Waiting {unit}, not yet launched.")
-            gauge.labels(*self._labels).set_function(partial(_depth_of, depth, unit))
-
-    def watch_engine(self, pace: Pace, *, wasted_tokens: Callable[[], int]) -> None:
-        """Read the engine's speed, and the work it did in vain, at each scrape."""
-        speed = self._gauge(
-            "disranker_engine_tokens_per_second", "Speed of the latest launches, all cores."
-        )
-        speed.labels(*self._labels).set_function(lambda: pace.tokens_per_s)
-        self.registry.register(_WasteCollector(self._labels, wasted_tokens))
-
-    def watch_triton(self, served_version: Callable[[], float]) -> None:
-        """Read which version of its model Triton answered from last at each scrape."""
-        version = self._gauge(
-            "disranker_triton_model_version",
-            "Triton's number of the model that answered last; NaN before the first answer.",
-        )
-        version.labels(*self._labels).set_function(served_version)
-
-    def watch_caches(self, stats: Mapping[str, Callable[[], CacheStats]]) -> None:
-        """Read what the named caches did and hold at each scrape."""
-        self.registry.register(_CacheCollector(self._labels, stats))
-
-    def watch_keys(self, keys: Keys) -> None:
-        """Read what the keys spent and how often they were refused at each scrape."""
-        self.registry.register(_KeyCollector(self._labels, keys))
+        self._misses = instruments.misses.labels(*labels)
 
     def observe_request(self, outcome: str, seconds: float) -> None:
         """Count a request to rank, whatever became of it.
@@ -143,7 +68,7 @@ class Telemetry:
         self._durations[outcome].observe(seconds)
         late = outcome in ("ok", "degraded") and seconds > self._budget_s
         if late or outcome in ("expired", "error"):
-            self._misses.labels(*self._labels).inc()
+            self._misses.inc()
 
     def observe_ranking(
         self,
@@ -160,52 +85,128 @@ class Telemetry:
         self._real.inc(real_tokens)
         self._padded.inc(padded_tokens)
 
+
+class Instruments:
+    """What is counted, each under the labels of a model in a lane."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Register all."""
+        histogram = partial(Histogram, buckets=BUCKETS_S, registry=registry)
+        counter = partial(Counter, registry=registry)
+        self.duration = histogram(
+            "disranker_request_duration_seconds",
+            "Seconds from request to response.",
+            (*LABELS, "outcome"),
+        )
+        self.stage = histogram(
+            "disranker_stage_duration_seconds",
+            "Seconds of a ranked request's stages.",
+            (*LABELS, "stage"),
+        )
+        self.pairs = counter("disranker_pairs_total", "Query-document pairs ranked.", LABELS)
+        self.tokens = counter(
+            "disranker_tokens_total",
+            "Tokens of ranked pairs: real, and padded as run (none for a cached score).",
+            (*LABELS, "kind"),
+        )
+        self.misses = counter(
+            "disranker_budget_misses_total",
+            "Requests to rank not answered within the latency budget, failed ones included.",
+            LABELS,
+        )
+
+
+class Telemetry:
+    """The instruments of one app, in a registry of their own.
+
+    Every label set exists from the start, so that a rate over it is 0 and not absent. What a model
+    that is gone has counted stays.
+    """
+
+    def __init__(self, lanes: Lanes, *, budget_s: float) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a `_created` twin for each series is of no use here
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._lanes = lanes
+        self._budget_s = budget_s
+        self._instruments = Instruments(self.registry)
+        self._metrics: dict[Labels, LaneMetrics] = {}
+        self.registry.register(_LaneCollector(lanes))
+
+    def of(self, labels: Labels) -> LaneMetrics:
+        """Return the instruments of a model in a lane."""
+        if (found := self._metrics.get(labels)) is None:
+            found = LaneMetrics(self._instruments, labels, budget_s=self._budget_s)
+            self._metrics[labels] = found
+        return found
+
+    def watch_caches(self, stats: Mapping[str, Callable[[], CacheStats]]) -> None:
+        """Read what the named caches did and hold at each scrape."""
+        self.registry.register(_CacheCollector(stats))
+
+    def watch_keys(self, keys: Keys) -> None:
+        """Read what the keys spent and how often they were refused at each scrape."""
+        self.registry.register(_KeyCollector(keys))
+
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
+        for served in self._lanes:
+            self.of(served.labels)
         return generate_latest(self.registry)
 
-    def _histogram(self, name: str, text: str, label: str) -> Histogram:
-        return Histogram(name, text, (*LABELS, label), buckets=BUCKETS_S, registry=self.registry)
 
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        counter = Counter(name, text, (*LABELS, *labels), registry=self.registry)
-        if not labels:
-            counter.labels(*self._labels)
-        return counter
+class _LaneCollector(Collector):
+    """Turns what models know of themselves into metrics, as long as they are served."""
 
-    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(name, text, (*LABELS, *labels), registry=self.registry)
-
-
-def _depth_of(depth: Callable[[], QueueDepth], unit: str) -> float:
-    return float(getattr(depth(), unit))
-
-
-class _WasteCollector(Collector):
-    """Turns the batcher's own count into a metric."""
-
-    def __init__(self, labels: tuple[str, str, str], wasted_tokens: Callable[[], int]) -> None:
-        self._labels = labels
-        self._wasted_tokens = wasted_tokens
+    def __init__(self, lanes: Lanes) -> None:
+        self._lanes = lanes
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the metric."""
+        """Yield the metrics of all lanes."""
+        gauge = partial(GaugeMetricFamily, labels=LABELS)
+        ready = gauge("disranker_ready", "1 when ready for traffic.")
+        speed = gauge(
+            "disranker_engine_tokens_per_second", "Speed of the latest launches, all cores."
+        )
+        depths = {
+            unit: gauge(f"disranker_queue_{unit}", f"Waiting {unit}, not yet launched.")
+            for unit in ("requests", "pairs", "tokens")
+        }
+        triton = gauge(
+            "disranker_triton_model_version",
+            "Triton's number of the model that answered last; NaN before the first answer.",
+        )
         wasted = CounterMetricFamily(
             "disranker_wasted_tokens",
             "Tokens the model was run on for requests that expired, failed or were abandoned.",
             labels=LABELS,
         )
-        wasted.add_metric(self._labels, self._wasted_tokens())
-        yield wasted
+        info = GaugeMetricFamily(
+            "disranker_model_info",
+            "The model served; always 1.",
+            labels=(*LABELS, "precision", "engine", "bundle_version"),
+        )
+        ready.add_metric(self._lanes.stable.labels, self._lanes.readiness.reason is None)
+        for served in self._lanes:
+            labels, model, runner = served.labels, served.model, served.model.runner
+            speed.add_metric(labels, model.pace.tokens_per_s)
+            depth = model.depth
+            for unit, family in depths.items():
+                family.add_metric(labels, getattr(depth, unit))
+            wasted.add_metric(labels, model.wasted_tokens)
+            if isinstance(runner.engine, RemoteEngine):
+                triton.add_metric(labels, runner.engine.served_version)
+            version = model.bundle.manifest.version
+            info.add_metric((*labels, runner.precision, runner.name, version), 1)
+        yield from (ready, speed, *depths.values(), wasted, info)
+        if triton.samples:
+            yield triton
 
 
 class _CacheCollector(Collector):
     """Turns caches' own counts into metrics."""
 
-    def __init__(
-        self, labels: tuple[str, str, str], stats: Mapping[str, Callable[[], CacheStats]]
-    ) -> None:
-        self._labels = labels
+    def __init__(self, stats: Mapping[str, Callable[[], CacheStats]]) -> None:
         self._stats = stats
 
     def collect(self) -> Iterator[Metric]:
@@ -214,49 +215,45 @@ class _CacheCollector(Collector):
             "disranker_cache_lookups",
             "Candidates looked up: found (hit), computed (miss), or answered by the same work as "
             "another candidate (shared).",
-            labels=(*LABELS, "cache", "result"),
+            labels=("cache", "result"),
         )
-        size = GaugeMetricFamily(
-            "disranker_cache_bytes", "Memory the cache takes.", labels=(*LABELS, "cache")
-        )
-        entries = GaugeMetricFamily(
-            "disranker_cache_entries", "What the cache holds.", labels=(*LABELS, "cache")
-        )
+        gauge = partial(GaugeMetricFamily, labels=("cache",))
+        size = gauge("disranker_cache_bytes", "Memory the cache takes.")
+        entries = gauge("disranker_cache_entries", "What the cache holds.")
         for cache, stats_of in self._stats.items():
-            stats, labels = stats_of(), (*self._labels, cache)
-            lookups.add_metric((*labels, "hit"), stats.hits)
-            lookups.add_metric((*labels, "miss"), stats.misses)
-            lookups.add_metric((*labels, "shared"), stats.shared)
-            size.add_metric(labels, stats.size_bytes)
-            entries.add_metric(labels, stats.entries)
+            stats = stats_of()
+            lookups.add_metric((cache, "hit"), stats.hits)
+            lookups.add_metric((cache, "miss"), stats.misses)
+            lookups.add_metric((cache, "shared"), stats.shared)
+            size.add_metric((cache,), stats.size_bytes)
+            entries.add_metric((cache,), stats.entries)
         yield from (lookups, size, entries)
 
 
 class _KeyCollector(Collector):
     """Turns the keys' own counts into metrics; a name is the operator's, never a request's."""
 
-    def __init__(self, labels: tuple[str, str, str], keys: Keys) -> None:
-        self._labels = labels
+    def __init__(self, keys: Keys) -> None:
         self._keys = keys
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics of all keys."""
         tokens = CounterMetricFamily(
-            "disranker_key_tokens", "Tokens ranked for a key.", labels=(*LABELS, "key")
+            "disranker_key_tokens", "Tokens ranked for a key.", labels=("key",)
         )
         refusals = CounterMetricFamily(
             "disranker_key_refusals",
             "Requests refused for their key: none (missing) or none of ours (unknown), both "
             "without a name, not for this endpoint (scope), or its tokens used up (rate).",
-            labels=(*LABELS, "key", "reason"),
+            labels=("key", "reason"),
         )
         for reason, count in self._keys.refusals.items():
-            refusals.add_metric((*self._labels, "", reason), count)
+            refusals.add_metric(("", reason), count)
         for holder in self._keys.holders:
-            labels = (*self._labels, holder.key.name)
-            tokens.add_metric(labels, holder.tokens)
+            name = holder.key.name
+            tokens.add_metric((name,), holder.tokens)
             for reason, count in holder.refusals.items():
-                refusals.add_metric((*labels, reason), count)
+                refusals.add_metric((name, reason), count)
         yield from (tokens, refusals)
 
 

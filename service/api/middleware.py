@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.problems import unexpected
 from service.api.record import RequestRecord
+from service.rollout.lanes import Lanes
 from service.telemetry import Telemetry
 from service.tracing import passing_on
 
@@ -26,9 +27,14 @@ class RecordRequests:
     """Gives each request its record, and tells the log and the metrics how it ended."""
 
     def __init__(
-        self, app: ASGIApp, telemetry: Telemetry, begin_span: BeginSpan | None = None
+        self,
+        app: ASGIApp,
+        lanes: Lanes,
+        telemetry: Telemetry,
+        begin_span: BeginSpan | None = None,
     ) -> None:
         self._app = app
+        self._lanes = lanes
         self._telemetry = telemetry
         self._begin_span = begin_span
 
@@ -37,7 +43,7 @@ class RecordRequests:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        record = RequestRecord.of_scope(scope)
+        record = RequestRecord.of_scope(scope, self._lanes.stable.labels)
         scope.setdefault("state", {})["record"] = record
         end_span = None
         if self._begin_span is not None and record.is_ranking:
@@ -61,6 +67,6 @@ class RecordRequests:
         finally:
             record.write_log()
             if record.is_ranking:
-                self._telemetry.observe_request(record.outcome, record.elapsed_s)
+                self._telemetry.of(record.lane).observe_request(record.outcome, record.elapsed_s)
             if end_span is not None:
                 end_span(record.elapsed_s)

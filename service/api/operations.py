@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from service.api.record import RANKING_PATHS
 from service.api.schema import ServedModel
-from service.ranking.readiness import Readiness
+from service.rollout.lanes import Lanes
 from service.telemetry import Telemetry
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
@@ -94,19 +94,15 @@ MODELS = ("/v1/models", "/models")
 """Each thing where our documentation says, then where clients and supervisors of others look."""
 
 
-def operations_router(
-    *, readiness: Readiness, telemetry: Telemetry, model: ServedModel, info: Info
-) -> APIRouter:
+def operations_router(lanes: Lanes, *, telemetry: Telemetry, info: Callable[[], Info]) -> APIRouter:
     """Return the router of the operations endpoints.
 
     Args:
-        readiness: Whether traffic should come.
+        lanes: What is served.
         telemetry: What the metrics are.
-        model: What is served.
-        info: The same and the limits, in other words.
+        info: Returns the stable model and the limits, in other words.
     """
     router = APIRouter(tags=["operations"])
-    card = ModelCard(id=model.name, max_model_len=info.max_input_length)
 
     def get(paths: tuple[str, ...], summary: str, **options: Any) -> Callable[[Handler], Handler]:
         def add(handler: Handler) -> Handler:
@@ -119,6 +115,7 @@ def operations_router(
 
     @get(("/",), "Where things are")
     async def pointers() -> Pointers:
+        model = ServedModel.of(lanes.stable.labels)
         return Pointers(model=model, dialects=tuple(sorted(RANKING_PATHS - {"/rank"})))
 
     @get(LIVE, "Whether the process answers; no dependency is checked")
@@ -131,17 +128,19 @@ def operations_router(
         responses={503: {"model": ReadinessReport, "description": "Not ready, and why."}},
     )
     async def readyz(response: Response) -> ReadinessReport:
-        reason = readiness.reason
+        reason = lanes.readiness.reason
         response.status_code = 200 if reason is None else 503
         return ReadinessReport(ready=reason is None, reason=reason)
 
     @get(MODELS, "The models served, for clients that ask before they rank")
     async def models() -> ModelList:
+        manifest = lanes.stable.model.bundle.manifest
+        card = ModelCard(id=manifest.name, max_model_len=manifest.max_length)
         return ModelList(data=[card])
 
     @get(("/info",), "The model and the limits, as text-embeddings-inference tells them")
     async def about() -> Info:
-        return info
+        return info()
 
     @get(
         ("/metrics",),

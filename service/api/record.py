@@ -15,6 +15,7 @@ from starlette._utils import get_route_path  # the router's own, so that all see
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import Scope
 
+from service.rollout.lanes import Labels
 from service.tracing import trace_id, valid_traceparent
 
 log = logging.getLogger("service.requests")
@@ -49,6 +50,7 @@ class RequestRecord:
         request_id: The client's `X-Request-Id` where it is safe to repeat, else a new one.
         method: HTTP method.
         path: Path as the router matches it, without the query string.
+        lane: Which model in which lane serves it; the stable one until another was chosen.
         traceparent: Of the span that stands for the request, ours or else its client's.
         began: When the request arrived, in `time.monotonic()` seconds.
         answered: When the response began.
@@ -63,6 +65,7 @@ class RequestRecord:
     request_id: str
     method: str
     path: str
+    lane: Labels
     traceparent: str | None = None
     began: float = field(default_factory=monotonic)
     answered: float | None = None
@@ -74,13 +77,13 @@ class RequestRecord:
     stages_s: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of_scope(cls, scope: Scope) -> RequestRecord:
+    def of_scope(cls, scope: Scope, lane: Labels) -> RequestRecord:
         """Return the record of a request that has just arrived."""
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         request_id = given if _SAFE_ID.fullmatch(given) else uuid4().hex
         traceparent = valid_traceparent(headers.getlist("traceparent"))
-        return cls(request_id, scope["method"], get_route_path(scope), traceparent)
+        return cls(request_id, scope["method"], get_route_path(scope), lane, traceparent)
 
     @property
     def elapsed_s(self) -> float:
@@ -123,6 +126,7 @@ class RequestRecord:
 
     def write_log(self) -> None:
         """Write the request's one line."""
+        model, version, variant = self.lane
         fields = {
             "request_id": self.request_id,
             "trace_id": trace_id(self.traceparent) if self.traceparent else None,
@@ -131,6 +135,7 @@ class RequestRecord:
             "status": self.status,
             "outcome": self.outcome,
             "key": self.key,
+            **({"model": model, "version": version, "variant": variant} if self.is_ranking else {}),
             "candidates": self.candidates,
             "tokens": self.tokens,
             **{f"{stage}_ms": round(1000 * s, 3) for stage, s in self.stages_s.items()},

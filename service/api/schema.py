@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, mode
 from pydantic_core import PydanticCustomError
 
 from service.contract.types import Candidate
+from service.rollout.lanes import Labels, Variant
 
 MAX_CANDIDATES = 1000
 MAX_DEADLINE_MS = 3_600_000
@@ -145,7 +146,13 @@ class ServedModel(BaseModel):
 
     name: str = Field(description="The bundle's name.")
     version: str = Field(description="The bundle's fingerprint, its first twelve digits.")
-    variant: str = Field(description="Which of the variants served here ranked this request.")
+    variant: Variant = Field(description="Which of the lanes served here ranked this request.")
+
+    @classmethod
+    def of(cls, lane: Labels) -> Self:
+        """Return a model in a lane, by what it is called."""
+        name, version, variant = lane
+        return cls(name=name, version=version, variant=variant)
 
 
 class ResultDocument(BaseModel):

@@ -20,6 +20,7 @@ from service.api.record import RequestRecord, record_of
 from service.api.schema import ServedModel
 from service.ranking.errors import Fault, InvalidRequestError, TextTooLongError
 from service.ranking.ranker import Ranker, Ranking
+from service.rollout.lanes import Lanes
 from service.settings import Settings
 from service.telemetry import Telemetry
 
@@ -47,11 +48,8 @@ class Read:
 class Serving:
     """Answers requests to rank, in every dialect alike."""
 
-    def __init__(
-        self, ranker: Ranker, *, model: ServedModel, settings: Settings, telemetry: Telemetry
-    ) -> None:
-        self._ranker = ranker
-        self._model = model
+    def __init__(self, lanes: Lanes, *, settings: Settings, telemetry: Telemetry) -> None:
+        self._lanes = lanes
         self._settings = settings
         self._telemetry = telemetry
         self._intake = Intake(
@@ -76,16 +74,21 @@ class Serving:
             read = read_request(body, dialects, max_query_chars=self._settings.max_query_chars)
             del body  # the longer part of a request's life is the queue
             record.candidates = sum(len(question.candidates) for question in read.questions)
-            rankings = await while_connected(request, self._rank(read, record))
+            served = self._lanes.stable
+            record.lane = served.labels
+            with served.model.held():
+                ranker = served.model.ranker
+                rankings = await while_connected(request, self._rank(ranker, read, record))
         self._note(record, rankings)
-        answer = Answer(record.request_id, self._model, rankings, record.elapsed_s)
+        model = ServedModel.of(record.lane)
+        answer = Answer(record.request_id, model, rankings, record.elapsed_s)
         content = to_json(
             read.dialect.write(read.asked, answer),
             inf_nan_mode="null",  # a document that comes back may have a number out of range
         )
         return Response(content, media_type="application/json")
 
-    async def _rank(self, read: Read, record: RequestRecord) -> Sequence[Ranking]:
+    async def _rank(self, ranker: Ranker, read: Read, record: RequestRecord) -> Sequence[Ranking]:
         """Rank every question.
 
         Raises:
@@ -93,12 +96,12 @@ class Serving:
         """
         try:
             if len(read.questions) == 1:
-                return [await self._ranking(read.questions[0], record)]
+                return [await self._ranking(ranker, read.questions[0], record)]
             turns = asyncio.Semaphore(SIDE_BY_SIDE)
 
             async def ranking(question: Question) -> Ranking:
                 async with turns:
-                    return await self._ranking(question, record)
+                    return await self._ranking(ranker, question, record)
 
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(ranking(question)) for question in read.questions]
@@ -108,9 +111,9 @@ class Serving:
             raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def _ranking(self, question: Question, record: RequestRecord) -> Ranking:
+    async def _ranking(self, ranker: Ranker, question: Question, record: RequestRecord) -> Ranking:
         deadline_ms = question.deadline_ms or self._settings.default_deadline_ms
-        return await self._ranker.rank(
+        return await ranker.rank(
             question.query,
             question.candidates,
             arrived=record.began,
@@ -122,8 +125,9 @@ class Serving:
         )
 
     def _note(self, record: RequestRecord, rankings: Sequence[Ranking]) -> None:
+        metrics = self._telemetry.of(record.lane)
         for ranking in rankings:
-            self._telemetry.observe_ranking(
+            metrics.observe_ranking(
                 pairs=ranking.scored,
                 real_tokens=ranking.real_tokens,
                 padded_tokens=ranking.padded_tokens,

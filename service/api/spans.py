@@ -51,15 +51,13 @@ class Spans:
     collector does not take are lost, and no request notices.
     """
 
-    def __init__(self, endpoint: str, *, model: str, model_version: str) -> None:
+    def __init__(self, endpoint: str) -> None:
         """Start the exporting thread; nothing is sent yet.
 
         What is not given here comes from OpenTelemetry's own variables (`OTEL_…`).
 
         Args:
             endpoint: The collector's base URL, as in `OTEL_EXPORTER_OTLP_ENDPOINT`.
-            model: Name of the model served.
-            model_version: Its version.
 
         Raises:
             ValueError: One of OpenTelemetry's variables makes no sense.
@@ -73,7 +71,6 @@ class Spans:
         self._tracer = self._provider.get_tracer("disranker", version("disranker"))
         self._propagator = TraceContextTextMapPropagator()
         self._ended: deque[Callable[[], None]] = deque()
-        self._model = {"disranker.model.name": model, "disranker.model.version": model_version}
 
     def begin(self, record: RequestRecord, scope: Scope) -> Callable[[float], None]:
         """Begin a request's span, and return what ends it, given the seconds the request took.
@@ -96,7 +93,6 @@ class Spans:
                 "url.path": record.path[:MAX_PATH_CHARS],
                 "url.scheme": scope.get("scheme", "http"),
                 "disranker.request_id": record.request_id,
-                **self._model,
             },
         )
         record.traceparent = _traceparent(span) or record.traceparent
@@ -123,6 +119,8 @@ class Spans:
     def _end(self, span: RecordedSpan, record: RequestRecord, elapsed_s: float) -> None:
         began_ns = span.start_time or 0
         span.set_attribute("disranker.outcome", record.outcome)
+        for name, value in zip(("name", "version", "variant"), record.lane, strict=True):
+            span.set_attribute(f"disranker.model.{name}", value)
         if record.candidates is not None:
             span.set_attribute("disranker.candidates", record.candidates)
         if record.tokens is not None:

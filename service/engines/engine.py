@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 from service.contract.encoding import TokenPair
+from service.contract.triton import TritonPrecision
 from service.contract.types import Scores
 
 EngineKind = Literal["native", "onnx", "triton"]
@@ -79,3 +81,20 @@ class RemoteEngine(Protocol):
     def served_version(self) -> float:
         """The engine's own number of the model that answered last, NaN before."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """An engine and what is known of it.
+
+    Attributes:
+        name: What the log and the metrics call it.
+        engine: Scores a bundle's token pairs.
+        precision: Of the model that it runs.
+        concurrency: Calls that it runs side by side, each on a core of its own.
+    """
+
+    name: EngineKind
+    engine: Engine | RemoteEngine
+    precision: TritonPrecision
+    concurrency: int

@@ -59,6 +59,13 @@ class Ticket:
         """What tickets are served in the order of: normal before low, then by deadline."""
         return self.low, self.deadline
 
+    @property
+    def work_s(self) -> float:
+        """How long the rest takes all cores, at its model's latest pace."""
+        if self._admission is None:
+            return 0.0
+        return self.tokens / self._admission.pace.tokens_per_s
+
     def reserve(self, tokens: int) -> None:
         """Replace the estimate by what is exactly to be run, before any of it is.
 
@@ -73,26 +80,57 @@ class Ticket:
         self.tokens = max(0.0, self.tokens - tokens)
 
 
+class Backlog:
+    """The accepted work of all models that share an engine, or the cores of this process.
+
+    Models differ in speed, so what is ahead of a request is counted in seconds, each ticket's by
+    its own model's pace.
+
+    Attributes:
+        max_tokens: Most tokens accepted at a time; a request alone always fits.
+        tickets: By turn; equals by arrival.
+    """
+
+    def __init__(self, *, max_tokens: int) -> None:
+        self.max_tokens = max_tokens
+        self.tickets: list[Ticket] = []
+
+
 @dataclass(frozen=True, slots=True)
 class _Room:
     """What still fits for a ticket.
 
     Attributes:
-        tokens: Most it may cost; below zero where the others alone are too much.
-        ahead: Tokens that are served before it.
+        seconds: Most it may take; below zero where the others alone are too much.
+        tokens: Most it may cost, for the memory that accepted work takes.
+        ahead_s: Seconds of work that are served before it.
         wait_s: Until the accepted work that it would make late is done.
+        tokens_per_s: Its model's speed.
     """
 
+    seconds: float
     tokens: float
-    ahead: float
+    ahead_s: float
     wait_s: float
+    tokens_per_s: float
 
     def fits(self, tokens: int) -> bool:
-        return tokens <= max(0.0, self.tokens)
+        return tokens <= self.most_tokens
+
+    @property
+    def most_tokens(self) -> float:
+        """How many tokens fit."""
+        in_time = self.seconds * self.tokens_per_s if self.seconds > 0 else 0.0
+        return max(0.0, min(in_time, self.tokens))
+
+    def short_s(self, tokens: int) -> float:
+        """Return how long it takes until so many tokens fit, if nothing else came."""
+        over_tokens = max(0.0, tokens - self.tokens)
+        return max(tokens / self.tokens_per_s - self.seconds, over_tokens / self.tokens_per_s)
 
 
 class Admission:
-    """Accepts a whole request or none of it, and keeps what it accepted.
+    """Accepts a whole request of a model or none of it, and keeps what it accepted.
 
     Accepted work is served in the order of `Ticket.turn`. A request is accepted where it would be
     done by its deadline without making an accepted one late that would have been in time; low
@@ -100,21 +138,15 @@ class Admission:
     whatever it could do in time alone.
     """
 
-    def __init__(self, pace: Pace, *, max_backlog_tokens: int) -> None:
-        """Start without work.
+    def __init__(self, pace: Pace, backlog: Backlog) -> None:
+        """Stand before a model.
 
         Args:
-            pace: How fast the engine is.
-            max_backlog_tokens: Most tokens accepted at a time; a request alone always fits.
+            pace: How fast the model runs.
+            backlog: The accepted work of this model, and of those it shares the engine with.
         """
-        self._pace = pace
-        self._max_backlog_tokens = max_backlog_tokens
-        self._tickets: list[Ticket] = []  # by turn; equals by arrival
-
-    @property
-    def backlog_tokens(self) -> float:
-        """Accepted and not yet run, for the metrics."""
-        return sum(ticket.tokens for ticket in [*self._tickets])
+        self.pace = pace
+        self._backlog = backlog
 
     @contextmanager
     def admit(
@@ -147,11 +179,11 @@ class Admission:
             raise self._overloaded(room, _needed(ticket, cost))
         ticket.tokens = _held(ticket, cost.tokens, room)
         ticket._admission = self
-        insort(self._tickets, ticket, key=lambda other: other.turn)
+        insort(self._backlog.tickets, ticket, key=lambda other: other.turn)
         try:
             yield
         finally:
-            self._tickets.remove(ticket)
+            self._backlog.tickets.remove(ticket)
             ticket._admission = None
 
     def reprice(self, ticket: Ticket, tokens: int) -> None:
@@ -162,14 +194,14 @@ class Admission:
         ticket.tokens = _held(ticket, tokens, room)
 
     def _feasible(self, ticket: Ticket, cost: Cost, allowed_s: float) -> bool:
-        return self._alone(ticket, cost) / self._pace.best_tokens_per_s <= DOUBT * allowed_s
+        return self._alone(ticket, cost) / self.pace.best_tokens_per_s <= DOUBT * allowed_s
 
     def _alone(self, ticket: Ticket, cost: Cost) -> float:
         """Return the work on each core of an otherwise idle engine, times the cores."""
-        return max(_needed(ticket, cost), self._pace.concurrency * cost.longest)
+        return max(_needed(ticket, cost), self.pace.concurrency * cost.longest)
 
     def _infeasible(self, ticket: Ticket, cost: Cost, allowed_s: float) -> InfeasibleDeadlineError:
-        alone_s = self._alone(ticket, cost) / self._pace.tokens_per_s
+        alone_s = self._alone(ticket, cost) / self.pace.tokens_per_s
         feasible_ms = math.ceil(1000 * (alone_s * HEADROOM + FIXED_S))
         return InfeasibleDeadlineError(
             Fault(
@@ -182,42 +214,43 @@ class Admission:
         )
 
     def _overloaded(self, room: _Room, tokens: int) -> OverloadedError:
-        tokens_per_s = self._pace.tokens_per_s
         return OverloadedError(
             "too much work is waiting to be sure to rank this request before its deadline; "
             "try again later, elsewhere, or with a longer deadline_ms",
-            retry_after_s=max(room.wait_s, (tokens - room.tokens) / tokens_per_s),
-            predicted_wait_s=(room.ahead + tokens) / tokens_per_s,
+            retry_after_s=max(room.wait_s, room.short_s(tokens)),
+            predicted_wait_s=room.ahead_s + tokens / self.pace.tokens_per_s,
         )
 
     def _room(self, ticket: Ticket) -> _Room:
         """Return what fits for a ticket among the others, itself not counted."""
         now = monotonic()
-        held = ahead = until = 0.0
-        slack = self._tokens_in(MARGIN * (ticket.deadline - now) - FIXED_S)
-        wait_s = 0.0
+        held = ahead_s = until_s = wait_s = 0.0
+        slack_s = max(0.0, MARGIN * (ticket.deadline - now) - FIXED_S)
         alone = not ticket.partial
-        for other in self._tickets:
+        for other in self._backlog.tickets:
             if other is ticket:
                 continue
             held += other.tokens
             if other.low and not ticket.low:
                 continue  # out of a normal request's way
             alone = False
-            until += other.tokens
+            work_s = other.work_s
+            until_s += work_s
             if other.turn <= ticket.turn:
-                ahead += other.tokens
-                slack -= other.tokens
+                ahead_s += work_s
+                slack_s -= work_s
             elif not other.partial:
-                spare = self._tokens_in(other.deadline - now) - until
-                if 0 <= spare < slack:
-                    slack, wait_s = spare, until / self._pace.tokens_per_s
-        bound = self._max_backlog_tokens * (LOW_SHARE if ticket.low else 1)
-        left = bound - held if held else math.inf
-        return _Room(min(math.inf if alone else slack, left), ahead, wait_s)
-
-    def _tokens_in(self, seconds: float) -> float:
-        return seconds * self._pace.tokens_per_s if seconds > 0 else 0.0
+                spare_s = max(0.0, other.deadline - now) - until_s
+                if 0 <= spare_s < slack_s:
+                    slack_s, wait_s = spare_s, until_s
+        bound = self._backlog.max_tokens * (LOW_SHARE if ticket.low else 1)
+        return _Room(
+            seconds=math.inf if alone else slack_s,
+            tokens=bound - held if held else math.inf,
+            ahead_s=ahead_s,
+            wait_s=wait_s,
+            tokens_per_s=self.pace.tokens_per_s,
+        )
 
 
 def _needed(ticket: Ticket, cost: Cost) -> int:
@@ -227,4 +260,4 @@ def _needed(ticket: Ticket, cost: Cost) -> int:
 
 def _held(ticket: Ticket, tokens: int, room: _Room) -> float:
     """Return the work to expect of a request; partial answers end where the room does."""
-    return min(tokens, max(0.0, room.tokens)) if ticket.partial else tokens
+    return min(tokens, room.most_tokens) if ticket.partial else tokens

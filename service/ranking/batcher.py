@@ -1,4 +1,4 @@
-"""One queue before an engine: merges requests, normal before low, earliest deadline first."""
+"""One queue before a model: merges requests, normal before low, earliest deadline first."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from service.contract.encoding import TokenPair
 from service.contract.types import Scores
 from service.engines.engine import Engine
 from service.ranking.admission import Ticket
+from service.ranking.cores import Cores
 from service.ranking.errors import NotReadyError, ScoringError
 from service.ranking.health import EngineHungError
 from service.ranking.pace import Pace
@@ -45,15 +46,14 @@ _Launch = list[tuple[Waiting, int, int]]  # request, first pair, end
 class Batcher:
     """Gathers concurrent requests for the engine behind it.
 
-    As many launches are in flight as the engine runs at a time. Whatever waits when one ends is
-    launched at once, in the tickets' turn, up to `max_batch` pairs and `launch_tokens` tokens
-    (one pair at least) and a fair share of what waits: no timer, and a request waits for a launch
-    and for earlier deadlines, never for a long request with a later one. Low priority is launched
-    only where nothing normal waits, in small launches of its own. Pairs of requests that were
-    abandoned, have expired, or would at the latest speed, are dropped before they cost. Every
-    waiter gets an answer: its scores, what was scored by its deadline, or the failure of its
-    launch. A launch of several requests that failed is repeated request by request, so that only
-    those at fault fail.
+    Whatever waits when a core is free is launched at once, in the tickets' turn, up to `max_batch`
+    pairs and `launch_tokens` tokens (one pair at least) and a fair share of what waits: no timer,
+    and a request waits for a launch and for earlier deadlines, never for a long request with a
+    later one. Low priority is launched only where nothing normal waits, in small launches of its
+    own. Pairs of requests that were abandoned, have expired, or would at the latest speed, are
+    dropped before they cost. Every waiter gets an answer: its scores, what was scored by its
+    deadline, or the failure of its launch. A launch of several requests that failed is repeated
+    request by request, so that only those at fault fail.
     """
 
     def __init__(
@@ -61,14 +61,16 @@ class Batcher:
         engine: Engine,
         *,
         pace: Pace,
+        cores: Cores,
         max_batch: int = 48,
         launch_tokens: int = 512,
     ) -> None:
         """Stand before an engine; `start` begins to launch.
 
         Args:
-            engine: Scores the launches, `pace.concurrency` of them at a time.
+            engine: Scores the launches.
             pace: Learns from each launch that succeeded.
+            cores: Shared with other models' queues; as many launches are in flight as there are.
             max_batch: Most pairs a launch.
             launch_tokens: Most tokens a launch; a longer pair goes alone.
         """
@@ -79,22 +81,27 @@ class Batcher:
         self._queue: list[Waiting] = []  # by turn; equals by arrival
         self._waiting_tokens = 0
         self._wasted_tokens = 0
-        self._wake = asyncio.Event()
+        self._cores = cores
+        self._launching = 0
+        self._changed = asyncio.Event()
         self._stopping = False
-        self._loops: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Begin to launch."""
-        self._loops = [
-            asyncio.create_task(self._run(), name=f"batcher-{number}")
-            for number in range(self._pace.concurrency)
-        ]
+        self._cores.join(self)
 
     async def stop(self) -> None:
         """Take no more, and return once everything taken is answered."""
         self._stopping = True
-        self._wake.set()
-        await asyncio.gather(*self._loops)
+        while self._queue or self._launching:
+            self._changed.clear()
+            await self._changed.wait()
+        await self._cores.leave(self)
+
+    @property
+    def turn(self) -> tuple[bool, float] | None:
+        """The turn of the first request; None where nothing waits."""
+        return self._queue[0].ticket.turn if self._queue else None
 
     @property
     def depth(self) -> QueueDepth:
@@ -138,34 +145,33 @@ class Batcher:
             return waiting
         insort(self._queue, waiting, key=lambda other: other.ticket.turn)
         self._waiting_tokens += waiting.waiting_tokens
-        self._wake.set()
+        self._cores.wake()
         return waiting
 
     def _dequeue(self, waiting: Waiting) -> None:
         """Forget what of a request was not launched; safe to repeat."""
         if waiting.launched < len(waiting.pairs) and waiting in self._queue:
             self._queue.remove(waiting)
+            self._changed.set()
         self._waiting_tokens -= waiting.waiting_tokens
         waiting.waiting_tokens = 0
 
-    async def _run(self) -> None:
-        while self._queue or not self._stopping:
-            try:
-                await self._step()
-            except Exception as error:  # a bug; whoever waits must still get an answer
-                log.exception("the batch loop failed")
-                for waiting in list(self._queue):
-                    self._fail(waiting, error)
-
-    async def _step(self) -> None:
-        launch = self._take(monotonic())
-        if launch:
-            await self._launch(launch)
+    async def step(self) -> None:
+        """Launch what is first, after dropping what came too late; never raises."""
+        self._launching += 1
+        try:
+            launch = self._take(monotonic())
+            if launch:
+                await self._launch(launch)
             for waiting, start, end in launch:
                 waiting.ticket.done(sum(map(len, waiting.pairs[start:end])))
-        elif not self._stopping:
-            self._wake.clear()
-            await self._wake.wait()
+        except Exception as error:  # a bug; whoever waits must still get an answer
+            log.exception("the batch loop failed")
+            for waiting in list(self._queue):
+                self._fail(waiting, error)
+        finally:
+            self._launching -= 1
+            self._changed.set()
 
     def _take(self, now: float) -> _Launch:
         """Return the next launch, taken off the queue; expired requests are settled unscored."""

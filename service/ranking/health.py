@@ -11,7 +11,7 @@ import numpy as np
 from service.contract.encoding import TokenPair
 from service.contract.types import Scores
 from service.engines.engine import Engine, EngineError
-from service.ranking.readiness import Readiness
+from service.ranking.readiness import Trust
 
 log = logging.getLogger(__name__)
 
@@ -84,19 +84,19 @@ def _checked(scores: Scores, n: int) -> Scores:
 class Recovery:
     """Keeps traffic from an engine that is not trusted until it proved itself again."""
 
-    def __init__(self, readiness: Readiness) -> None:
-        self._readiness = readiness
+    def __init__(self, trust: Trust) -> None:
+        self._trust = trust
         self._broken = asyncio.Event()
 
     def suspect(self, reason: str) -> None:
-        """Turn the readiness red, unless it is anyway."""
-        if self._readiness.fault is None:
-            self._readiness.fault = f"{reason}; its golden scores are being checked again"
+        """Trust the model no more, unless it is not trusted anyway."""
+        if self._trust.fault is None:
+            self._trust.fault = f"{reason}; its golden scores are being checked again"
             log.error("not ready any more", extra={"fields": {"reason": reason}})
             self._broken.set()
 
     async def run(self, probe: Callable[[], Awaitable[object]]) -> None:
-        """Turn the readiness green again whenever probe no longer raises; never returns."""
+        """Trust the model again whenever probe no longer raises; never returns."""
         while True:
             await self._broken.wait()
             try:
@@ -106,5 +106,5 @@ class Recovery:
                 await asyncio.sleep(PROBE_S)
             else:
                 self._broken.clear()
-                self._readiness.fault = None
+                self._trust.fault = None
                 log.info("ready again")

@@ -17,7 +17,7 @@ from service.contract.types import Bools, Candidate, Float32s, RankedDocument
 from service.ranking.admission import Admission, Ticket
 from service.ranking.errors import DeadlineExpiredError
 from service.ranking.lane import Lane
-from service.ranking.readiness import Readiness
+from service.ranking.readiness import Trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +53,11 @@ class Ranker:
     """Ranks candidates with one lane."""
 
     def __init__(
-        self, lane: Lane, *, admission: Admission, readiness: Readiness, relevance: Relevance
+        self, lane: Lane, *, admission: Admission, trust: Trust, relevance: Relevance
     ) -> None:
         self._lane = lane
         self._admission = admission
-        self._readiness = readiness
+        self._trust = trust
         self._relevance = relevance
 
     async def rank(
@@ -87,7 +87,7 @@ class Ranker:
         Raises:
             RankError: Not ready, not admitted, failed or expired.
         """
-        self._readiness.require_model()
+        self._trust.require()
         ticket = Ticket(arrived + allowed_s, low=low, partial=partial)
         price = bind(self._lane.price, query, candidates, truncation=truncation)
         with self._admission.admit(ticket, price, allowed_s=allowed_s):

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from service.api.operations import LIVE, READY
-from service.app import STOP_S
+from service.ranking.model import STOP_S
 from service.server import SETTLE_S
 from service.settings import PREFIX, Settings
 from tests.deploy.custom import CUSTOM

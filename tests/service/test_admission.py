@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.contract.types import Candidate
-from service.ranking.admission import Admission, Ticket
+from service.ranking.admission import Admission, Backlog, Ticket
 from service.ranking.cost import Cost, cost_of_bytes
 from service.ranking.errors import (
     DeadlineExpiredError,
@@ -22,9 +22,13 @@ TOKENS_PER_S = 1000
 
 
 def admission(*, max_backlog_tokens: int = 1_000_000, concurrency: int = 1) -> Admission:
+    return Admission(measured(concurrency), Backlog(max_tokens=max_backlog_tokens))
+
+
+def measured(concurrency: int = 1, *, tokens_per_s: int = TOKENS_PER_S) -> Pace:
     pace = Pace(concurrency=concurrency)
-    pace.observe(TOKENS_PER_S, 1.0)
-    return Admission(pace, max_backlog_tokens=max_backlog_tokens)
+    pace.observe(tokens_per_s, 1.0)
+    return pace
 
 
 def costing(tokens: int, longest: int = 1) -> Callable[[Callable[[Cost], bool]], Cost]:
@@ -244,12 +248,13 @@ def test_a_closer_look_is_taken_only_at_what_does_not_fit() -> None:
 
 
 def test_failed_request_frees_its_room() -> None:
-    found = admission(max_backlog_tokens=300)
+    backlog = Backlog(max_tokens=300)
+    found = Admission(measured(), backlog)
     for _ in range(2):
         ticket = Ticket(monotonic() + 60)
         with pytest.raises(RuntimeError), found.admit(ticket, costing(300), allowed_s=60):
             raise RuntimeError
-    assert found.backlog_tokens == 0
+    assert backlog.tickets == []
 
 
 def test_slow_launches_never_lock_an_idle_engine() -> None:
@@ -258,14 +263,14 @@ def test_slow_launches_never_lock_an_idle_engine() -> None:
     pace.observe(1000, 1.0)
     for _ in range(500):
         pace.observe(10, 1.0)
-    with Desk(Admission(pace, max_backlog_tokens=1000)) as desk:
+    with Desk(Admission(pace, Backlog(max_tokens=1000))) as desk:
         desk.ask(256, 0.5)
 
 
 def test_less_is_accepted_when_the_machine_slows() -> None:
     pace = Pace()
     pace.observe(1000, 1.0)
-    with Desk(Admission(pace, max_backlog_tokens=10_000)) as desk:
+    with Desk(Admission(pace, Backlog(max_tokens=10_000))) as desk:
         desk.ask(400, 2)
         desk.ask(400, 2)
         for _ in range(100):
@@ -287,3 +292,22 @@ def test_speed_follows_the_launches_of_all_cores() -> None:
     assert pace.best_tokens_per_s == 2000
     pace.observe(0, 1.0)  # nothing was run, nothing is learnt
     assert pace.tokens_per_s == pytest.approx(200, rel=0.01)
+
+
+def test_models_of_different_speed_share_one_backlog_in_seconds() -> None:
+    backlog = Backlog(max_tokens=1_000_000)
+    fast = Desk(Admission(measured(tokens_per_s=1000), backlog))
+    slow = Desk(Admission(measured(tokens_per_s=100), backlog))
+    with fast, slow:
+        slow.ask(50, 0.8)  # half a second of the cores
+        error = fast.refuse(400, 0.85)  # 0.4 s of its own, after the other's
+        assert error.predicted_wait_s == pytest.approx(0.9, abs=0.01)
+        fast.ask(150, 0.85)
+
+
+def test_memory_is_bounded_over_all_models() -> None:
+    backlog = Backlog(max_tokens=1000)
+    with Desk(Admission(measured(), backlog)) as first, Desk(Admission(Pace(), backlog)) as second:
+        first.ask(800, 60)
+        second.refuse(300, 60)
+        second.ask(200, 60)

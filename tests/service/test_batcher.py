@@ -10,6 +10,7 @@ from service.contract.types import Scores
 from service.engines.engine import Engine
 from service.ranking.admission import Ticket
 from service.ranking.batcher import Batcher, QueueDepth
+from service.ranking.cores import Cores
 from service.ranking.errors import NotReadyError, ScoringError
 from service.ranking.health import WatchedEngine
 from service.ranking.pace import Pace
@@ -31,7 +32,13 @@ async def batching(
 ) -> AsyncIterator[Batcher]:
     watched = WatchedEngine(engine, on_fault=lambda _reason: None, hang_s=hang_s)
     pace = Pace(concurrency=concurrency)
-    batcher = Batcher(watched, pace=pace, max_batch=max_batch, launch_tokens=launch_tokens)
+    batcher = Batcher(
+        watched,
+        pace=pace,
+        cores=Cores(concurrency),
+        max_batch=max_batch,
+        launch_tokens=launch_tokens,
+    )
     batcher.start()
     with anyio.fail_after(20):
         yield batcher
@@ -215,7 +222,7 @@ async def test_a_normal_request_waits_for_one_low_launch_at_most() -> None:
 async def test_a_request_sure_to_expire_is_answered_at_once_and_not_run() -> None:
     engine, pace = GatedEngine(opened=False), Pace()
     pace.observe(100, 1.0)
-    batcher = Batcher(engine, pace=pace)
+    batcher = Batcher(engine, pace=pace, cores=Cores(1))
     batcher.start()
     running = submit(batcher, 0)
     await settle()
@@ -271,7 +278,7 @@ async def test_hung_engine_leaves_no_waiter_unanswered() -> None:
 
 async def test_stop_answers_what_waits_and_takes_no_more() -> None:
     engine = GatedEngine(opened=False)
-    batcher = Batcher(engine, pace=Pace(), max_batch=1)
+    batcher = Batcher(engine, pace=Pace(), cores=Cores(1), max_batch=1)
     batcher.start()
     tasks = [submit(batcher, mark) for mark in range(3)]
     await settle()

@@ -250,10 +250,12 @@ async def test_every_label_set_is_there_from_the_start(bundle: Bundle, serving: 
     assert 'le="10.0"' in text
     assert "_created" not in text
     for line in text.splitlines():
-        if line.startswith("disranker_"):
+        if line.startswith(("disranker_cache_", "disranker_key_")):
+            assert "variant" not in line  # all lanes share them
+        elif line.startswith("disranker_"):
             assert f'version="{bundle.short_version}"' in line
             assert f'model="{bundle.manifest.name}"' in line
-            assert 'variant="primary"' in line
+            assert 'variant="stable"' in line
 
 
 async def test_metrics_count_pairs_tokens_and_budget_misses(serving: Client) -> None:

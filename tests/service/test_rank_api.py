@@ -73,7 +73,7 @@ async def test_ranking_is_the_models_own(client: httpx.AsyncClient, bundle: Bund
     assert answer["model"] == {
         "name": manifest.name,
         "version": manifest.version[:12],
-        "variant": "primary",
+        "variant": "stable",
     }
     assert answer["degraded"] is False
     assert set(answer["timings"]) == {

@@ -110,6 +110,7 @@ def test_a_request_is_a_span_with_a_child_a_stage(
         "disranker.tokens": answer["usage"]["total_tokens"],
         "disranker.model.name": bundle.manifest.name,
         "disranker.model.version": bundle.short_version,
+        "disranker.model.variant": "stable",
     }
     assert span.status.code == Status.STATUS_CODE_UNSET
     assert [stage.name for stage in stages] == ["tokenise", "queue", "infer", "order"]
@@ -297,7 +298,7 @@ async def test_an_engine_without_a_queue_is_told_each_requests_trace(
 async def test_engines_are_told_the_servers_own_span_and_their_failure_is_its_error(
     serving: Client, engine: Listener, collector: Collector
 ) -> None:
-    spans = Spans(collector.url, model="tiny", model_version="1")
+    spans = Spans(collector.url)
     async with serving(engine, begin_span=spans.begin) as client:
         engine.broken = True
         for name, traceparent in (("sampled", SAMPLED), ("left out", UNSAMPLED)):
