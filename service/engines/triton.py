@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tritonclient.grpc import InferInput, InferRequestedOutput, InferResult
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
@@ -29,6 +27,7 @@ from service.contract.triton import (
 )
 from service.contract.types import Float32s, Scores
 from service.engines.engine import EngineError, EngineOverloadedError, EngineUnavailableError
+from service.scorers.buckets import Part, by_width, padded
 from service.tracing import outgoing_traceparent
 
 CHECK_S = 5.0
@@ -49,14 +48,6 @@ CHANNEL = [
 # As Triton 2.51 words them; all three, and a lost connection, are UNAVAILABLE.
 QUEUE_FULL = "Exceeds maximum queue size"
 QUEUE_TIMEOUT = "Request timeout expired"
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Pairs of one width, by their places among the request's."""
-
-    places: NDArray[np.intp]
-    width: int
 
 
 class TritonEngine:
@@ -107,13 +98,14 @@ class TritonEngine:
         values = np.zeros(len(pairs), dtype=np.float32)
         scored = np.zeros(len(pairs), dtype=np.bool_)
         real_tokens = padded_tokens = 0
-        parts = [*self._parts(pairs)]
+        parts = [*by_width(pairs, self._widths, MAX_BATCH)]
         calls = [asyncio.ensure_future(self._ask(pairs, part, deadline, low)) for part in parts]
         try:
             answers = await asyncio.gather(*calls)
         finally:
             for call in calls:
                 call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
         for part, answer in zip(parts, answers, strict=True):
             if answer is not None:
                 values[part.places], scored[part.places] = answer, True
@@ -154,16 +146,8 @@ class TritonEngine:
             self._connection = InferenceServerClient(self._url, channel_args=CHANNEL)
         return self._connection
 
-    def _parts(self, pairs: Sequence[TokenPair]) -> Iterator[_Part]:
-        lengths = np.fromiter(map(len, pairs), dtype=np.intp, count=len(pairs))
-        buckets = np.searchsorted(self._widths, lengths)  # the first width that is enough
-        for bucket in np.unique(buckets):
-            places = np.flatnonzero(buckets == bucket)
-            for start in range(0, len(places), MAX_BATCH):
-                yield _Part(places[start : start + MAX_BATCH], self._widths[bucket])
-
     async def _ask(
-        self, pairs: Sequence[TokenPair], part: _Part, deadline: float, low: bool
+        self, pairs: Sequence[TokenPair], part: Part, deadline: float, low: bool
     ) -> Float32s | None:
         """Return a part's scores, None where the deadline passed first."""
         left_s = deadline - monotonic()
@@ -194,14 +178,8 @@ class TritonEngine:
             self._version = version
 
     def _tensors(self, pairs: Sequence[TokenPair], width: int) -> list[InferInput]:
-        shape = len(pairs), width
-        ids, mask, segments = np.zeros((3, *shape), dtype=np.int64)  # [B, W] each
-        ids += self._pad
-        for row, pair in enumerate(pairs):
-            ids[row, : len(pair)], mask[row, : len(pair)] = pair.input_ids, 1
-            segments[row, pair.first_segment : len(pair)] = 1
-        known = {"input_ids": ids, "attention_mask": mask, "token_type_ids": segments}
-        tensors = [InferInput(name, [*shape], "INT64") for name in self._inputs]
+        known = padded(pairs, width, self._pad)
+        tensors = [InferInput(name, [len(pairs), width], "INT64") for name in self._inputs]
         for tensor in tensors:
             tensor.set_data_from_numpy(known[tensor.name()])
         return tensors
