@@ -5,13 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 
 from export.decoder import export_decoder
 from export.errors import ExportError
+from export.examples import own_examples, parity_examples
 from export.int8 import quantize_int8
 from export.int8_linears import write_int8
 from export.onnx import export_bert, export_encoder
@@ -19,12 +19,9 @@ from export.padded import PaddedScorer
 from export.parity import GATES, Gates, Parity, compare, encode_examples, torch_scores, widening
 from export.plan import FILES, FP32_TOLERANCE, INT8_WEIGHTS, Plan, make_plan
 from service.contract.bundle import TOKENIZER, Bundle, BundleError, GoldenQuery, write_bundle
-from service.contract.checkpoint import VALIDATION
 from service.contract.encoder import Encoder
-from service.contract.examples import read_examples
 from service.contract.folder import restore_folder
 from service.contract.manifest import EngineEntry, Precision, Source
-from service.contract.types import RankingExample
 from service.scorers import native
 from service.scorers.onnx import OnnxScorer
 from service.scorers.scorer import Scorer
@@ -82,9 +79,7 @@ def export_bundle(
     Raises:
         ExportError: The checkpoint cannot be exported or a precision fails its gates.
     """
-    restore_folder(target)
-    if target.exists() and not overwrite:
-        raise ExportError(f"{target} exists; --overwrite replaces it")
+    require_free(target, overwrite=overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as scratch:
         plan = make_plan(
@@ -96,7 +91,7 @@ def export_bundle(
             source=source,
         )
         golden = _golden(plan)
-        held_out = _examples(checkpoint, examples)
+        held_out = parity_examples(checkpoint, examples)
         pairs = encode_examples(plan.encoder, held_out)
         reference = torch_scores(checkpoint, pairs, plan.draft.inputs)
         _write_models(plan, Path(scratch))
@@ -119,6 +114,17 @@ def export_bundle(
             raise _refusal(checkpoint, failed)
         bundle = _write(plan, Path(scratch), target, entries, parity, golden, overwrite=overwrite)
     return Exported(bundle, parity, failed)
+
+
+def require_free(target: Path, *, overwrite: bool) -> None:
+    """Pass where a bundle may be written, before anything is done for it.
+
+    Raises:
+        ExportError: There is something, and it is not to be replaced.
+    """
+    restore_folder(target)
+    if target.exists() and not overwrite:
+        raise ExportError(f"{target} exists; --overwrite replaces it")
 
 
 def _write_models(plan: Plan, scratch: Path) -> None:
@@ -192,7 +198,7 @@ def _write(
 
 def _golden(plan: Plan) -> list[GoldenQuery]:
     """Return our own golden queries with the checkpoint's scores."""
-    queries = _own_examples()
+    queries = own_examples()
     pairs = encode_examples(plan.encoder, queries)
     scores = torch_scores(plan.checkpoint, pairs, plan.draft.inputs)
     return [
@@ -217,21 +223,3 @@ def _tolerance(
         for query in golden
     )
     return round(max(INT8_TOLERANCE_FLOOR, 3 * float(seen)), 3)
-
-
-def _examples(checkpoint: Path, path: Path | None) -> list[RankingExample]:
-    source = path or checkpoint / VALIDATION
-    if path is None and not source.exists():
-        return _own_examples()
-    try:
-        found = read_examples(source)
-    except (OSError, ValueError) as error:
-        raise ExportError(f"parity examples: {error}") from None
-    if not any(example.candidates for example in found):
-        raise ExportError(f"parity examples: {source} has no query with candidates")
-    return found
-
-
-def _own_examples() -> list[RankingExample]:
-    with_path = files("export") / "golden.jsonl"
-    return read_examples(Path(str(with_path)))

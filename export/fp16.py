@@ -1,8 +1,9 @@
-"""A bundle's fp32 graph in half precision, for GPUs."""
+"""ONNX graphs in half precision, for GPUs."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,8 +16,25 @@ MOST_BYTES = 2_000_000_000
 """An ONNX file with its weights inside ends at 2 GiB."""
 
 
+def half(model: Any) -> Any:
+    """Return a graph with weights and activations in fp16; its scores stay fp32.
+
+    Raises:
+        ExportError: It is too large for one file.
+    """
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    with quiet():  # it warns of each weight that is closer to 0 than fp16 can tell
+        found = convert_float_to_float16(
+            model, keep_io_types=True, disable_shape_infer=model.ByteSize() > MOST_BYTES
+        )
+    if found.ByteSize() > MOST_BYTES:
+        raise ExportError(f"{found.ByteSize()} bytes in fp16 are too many for a file")
+    return found
+
+
 def write_fp16(bundle: Bundle, target: Path, *, tolerance: float) -> None:
-    """Write the bundle's model with weights and activations in fp16; its scores stay fp32.
+    """Write the bundle's model in half precision.
 
     Args:
         bundle: The opened bundle, with an fp32 model.
@@ -27,16 +45,11 @@ def write_fp16(bundle: Bundle, target: Path, *, tolerance: float) -> None:
         ExportError: A golden score is off by more, or the model is too large for one file.
     """
     import onnx
-    from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    model = onnx.load(bundle.model_path("fp32"))
-    with quiet():  # it warns of each weight that is closer to 0 than fp16 can tell
-        half = convert_float_to_float16(
-            model, keep_io_types=True, disable_shape_infer=model.ByteSize() > MOST_BYTES
-        )
-    if half.ByteSize() > MOST_BYTES:
-        raise ExportError(f"{bundle.root}: {half.ByteSize()} bytes in fp16 are too many for a file")
-    onnx.save(half, target)
+    try:
+        onnx.save(half(onnx.load(bundle.model_path("fp32"))), target)
+    except ExportError as error:
+        raise ExportError(f"{bundle.root}: {error}") from None
     scorer, encoder = OnnxScorer(target), bundle.encoder()
     for number, golden in enumerate(bundle.golden, start=1):
         scores = scorer.score(encoder.encode(golden.query, golden.candidates))

@@ -15,6 +15,7 @@ from service.contract.encoder import Encoder
 from service.contract.encoding import TokenPair
 from service.contract.manifest import Precision
 from service.contract.metrics import ndcg
+from service.contract.triton import FP16_TOLERANCE
 from service.contract.types import Float32s, RankingExample
 
 ScorePairs = Callable[[Sequence[TokenPair]], Float32s]
@@ -45,6 +46,9 @@ GATES: dict[Precision, Gates] = {
     "fp32": Gates(max_delta=1e-4),
     "int8": Gates(min_tau=0.98, min_overlap=0.98, max_ndcg_drop=0.005),
 }
+
+HALF_GATES = replace(GATES["int8"], max_delta=FP16_TOLERANCE)
+"""For fp16: the ranking as for int8, and the scores near."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from export.errors import ExportError
 from export.fp16 import write_fp16
+from export.tensorrt_plan import PLAN
 from export.triton_config import Target, config_text
 from service.contract.bundle import Bundle, BundleError
 from service.contract.folder import replaced_folder, restore_folder
@@ -15,7 +16,6 @@ from service.contract.manifest import Precision
 from service.contract.triton import model_name, tolerance
 
 CONFIG = "config.pbtxt"
-MODEL = "model.onnx"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,12 @@ class TritonModel:
 
 
 def export_triton(
-    bundle: Bundle, repository: Path, target: Target, *, overwrite: bool = False
+    bundle: Bundle,
+    repository: Path,
+    target: Target,
+    *,
+    plan: Path | None = None,
+    overwrite: bool = False,
 ) -> TritonModel:
     """Write a bundle's model and its configuration into a repository.
 
@@ -49,6 +54,7 @@ def export_triton(
         bundle: The opened bundle.
         repository: The repository, made where it is missing.
         target: What the model is to run on.
+        plan: Folder of the target's plan, where it has one.
         overwrite: Replace the model of the same bundle.
 
     Raises:
@@ -65,7 +71,10 @@ def export_triton(
     with replaced_folder(folder) as scratch:
         inside = scratch / str(version)
         inside.mkdir()
-        _write_model(bundle, target, inside)
+        if plan is None:
+            _write_model(bundle, target, inside)
+        else:
+            shutil.copyfile(plan / PLAN, inside / PLAN)
         weights_bytes = sum(path.stat().st_size for path in inside.iterdir())
         config = config_text(bundle.manifest, target, weights_bytes=weights_bytes)
         (scratch / CONFIG).write_text(config, encoding="utf-8")
@@ -78,16 +87,30 @@ def _check(bundle: Bundle, target: Target) -> None:
     if target.device == "cpu" and (target.tensorrt or target.precision == "fp16"):
         wanted = "TensorRT" if target.tensorrt else "fp16"
         raise ExportError(f"{wanted} is for GPUs: --device gpu")
+    if target.plan is not None:
+        return
+    if target.precision == "fp8":
+        raise ExportError("fp8 is for TensorRT plans: --plan")
     if target.device == "gpu" and target.precision == "int8":
         raise ExportError("the int8 model is made of CPUs' operators; a GPU takes fp16 or fp32")
     try:
         bundle.model_path(_source(target))
     except BundleError as error:
-        raise ExportError(str(error)) from None
+        raise ExportError(f"{error}{_remedy(target)}") from None
+
+
+def _remedy(target: Target) -> str:
+    """Return what to do about a bundle without a GPU's model."""
+    if target.device == "cpu":
+        return ""
+    return (
+        "; a GPU's is made of fp32: export the bundle's checkpoint again, with "
+        "`python -m export bundle CHECKPOINT BUNDLE --precision fp32`"
+    )
 
 
 def _source(target: Target) -> Precision:
-    return "fp32" if target.precision == "fp16" else target.precision
+    return "int8" if target.precision == "int8" else "fp32"
 
 
 def _latest(folder: Path) -> int:
@@ -101,9 +124,9 @@ def _write_model(bundle: Bundle, target: Target, folder: Path) -> None:
     source = _source(target)
     if target.precision == "fp16":
         allowed = tolerance(bundle.manifest, bundle.golden, "fp16")
-        write_fp16(bundle, folder / MODEL, tolerance=allowed)
+        write_fp16(bundle, folder / target.model_file, tolerance=allowed)
         return
-    shutil.copyfile(bundle.model_path(source), folder / MODEL)
+    shutil.copyfile(bundle.model_path(source), folder / target.model_file)
     weights = bundle.weights_path(source)
     if weights is not None:  # the graph names them
         shutil.copyfile(weights, folder / weights.name)

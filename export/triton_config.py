@@ -15,6 +15,7 @@ from tritonclient.grpc.model_config_pb2 import (
     ModelWarmup,
 )
 
+from export.tensorrt_plan import PLAN, PlanCard
 from service.contract.manifest import Manifest
 from service.contract.triton import (
     BUNDLE_PARAMETER,
@@ -51,12 +52,19 @@ class Target:
         precision: Of the model.
         instances: Copies of the model that run side by side, on each GPU if there are several.
         tensorrt: Whether ONNX Runtime hands what it can to TensorRT.
+        plan: The card of the TensorRT plan that runs instead of ONNX Runtime.
     """
 
     device: Device
     precision: TritonPrecision
     instances: int = 1
     tensorrt: bool = False
+    plan: PlanCard | None = None
+
+    @property
+    def model_file(self) -> str:
+        """What Triton is told to load."""
+        return "model.onnx" if self.plan is None else PLAN
 
 
 def config_text(manifest: Manifest, target: Target, *, weights_bytes: int) -> str:
@@ -69,16 +77,19 @@ def config_text(manifest: Manifest, target: Target, *, weights_bytes: int) -> st
     """
     config = ModelConfig(
         name=model_name(manifest),
-        backend="onnxruntime",
-        max_batch_size=MAX_BATCH,
-        default_model_filename="model.onnx",
+        backend="onnxruntime" if target.plan is None else "tensorrt",
+        max_batch_size=MAX_BATCH if target.plan is None else target.plan.max_batch,
+        default_model_filename=target.model_file,
     )
     config.version_policy.latest.num_versions = 1
     for name in manifest.inputs:
         config.input.add(name=name, data_type=Type.TYPE_INT64, dims=[-1])
     config.output.add(name=manifest.output, data_type=Type.TYPE_FP32, dims=[1])
     _add_batching(config)
-    _add_instances(config, target, weights_bytes)
+    if target.plan is None:
+        _add_instances(config, target, weights_bytes)
+    else:
+        _add_plan(config, target.plan, target.instances)
     if target.tensorrt:
         _add_tensorrt(config, manifest, target)
     config.model_warmup.extend(_warm_ups(manifest, target))
@@ -131,6 +142,18 @@ def _add_tensorrt(config: Any, manifest: Manifest, target: Target) -> None:
     }
     for key, value in options.items():
         accelerator.parameters[key] = value
+
+
+def _add_plan(config: Any, plan: PlanCard, instances: int) -> None:
+    """Give every instance all profiles, of which Triton takes the one that a batch's width has.
+
+    An instance of one profile alone would be handed batches of the others too.
+    """
+    config.platform = "tensorrt_plan"
+    group = config.instance_group.add(kind=ModelInstanceGroup.KIND_GPU, count=instances)
+    group.profile.extend(str(number) for number in range(len(plan.widths)))
+    _set(config, "gpu", f"{plan.gpu} ({plan.compute_capability})")
+    _set(config, "tensorrt", plan.tensorrt)
 
 
 def _shapes(manifest: Manifest, batch: int) -> str:

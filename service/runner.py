@@ -44,8 +44,8 @@ def local_precision(settings: Settings, bundle: Bundle) -> Precision:
         BundleError: The bundle does not offer it.
         SettingsError: No engine of this process runs it.
     """
-    if settings.precision == "fp16":
-        raise SettingsError("precision: fp16 is for the engine triton")
+    if settings.precision == "fp16" or settings.precision == "fp8":
+        raise SettingsError(f"precision: {settings.precision} is for the engine triton")
     if settings.precision is not None:
         bundle.model_path(settings.precision)
         return settings.precision
@@ -71,7 +71,8 @@ def _triton(settings: Settings, bundle: Bundle) -> Runner:
             f"engine: {error.name} is not installed: pip install '.[triton]'"
         ) from error
     precision = settings.precision or bundle.manifest.preferred_precision
-    bundle.model_path("fp32" if precision == "fp16" else precision)
+    if precision in ("fp32", "int8"):  # the others are made of the checkpoint, beside the bundle
+        bundle.model_path(precision)
     engine = TritonEngine(
         settings.triton_url,
         model=settings.triton_model or model_name(bundle.manifest),

@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     precision: TritonPrecision | None = Field(
         default=None,
         description="Model of the bundle to serve: int8 is the fast one, fp32 the reference, fp16 "
-        "what Triton has on GPUs. By default int8 where the bundle offers it.",
+        "what GPUs run, fp8 what they may in Triton. By default int8 where the bundle offers it.",
     )
     engine: EngineKind | None = Field(
         default=None,

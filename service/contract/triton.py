@@ -8,8 +8,8 @@ from typing import Literal
 from service.contract.bundle import GoldenQuery
 from service.contract.manifest import Manifest
 
-TritonPrecision = Literal["fp32", "fp16", "int8"]
-"""What Triton runs; fp16 is made of a bundle's fp32 model, for GPUs."""
+TritonPrecision = Literal["fp32", "fp16", "int8", "fp8"]
+"""What Triton runs; for GPUs fp16 is made of a bundle's fp32 model, or a plan of its checkpoint."""
 
 MAX_BATCH = 48
 """Most pairs of a request, and of what Triton makes of several."""
@@ -25,6 +25,14 @@ PRECISION_PARAMETER = "precision"
 
 FP16_TOLERANCE = 0.05
 """Of scores up to 10, in proportion above; a toy's random weights are 0.025 off at 12."""
+
+TOLERANCES: dict[TritonPrecision, float] = {
+    "fp32": 1e-3,
+    "fp16": FP16_TOLERANCE,
+    "int8": 0.35,
+    "fp8": 0.35,
+}
+"""Of models that are not in the bundle; of scores up to 10, in proportion above."""
 
 
 def widths(max_length: int) -> tuple[int, ...]:
@@ -48,7 +56,8 @@ def tolerance(
     manifest: Manifest, golden: Sequence[GoldenQuery], precision: TritonPrecision
 ) -> float:
     """Return the bound on |score - golden score|, in logits."""
-    if precision != "fp16":
-        return manifest.precisions[precision].tolerance
+    for offered, entry in manifest.precisions.items():
+        if offered == precision:
+            return entry.tolerance
     largest = max(abs(score) for query in golden for score in query.scores)
-    return FP16_TOLERANCE * max(1.0, largest / 10)
+    return TOLERANCES[precision] * max(1.0, largest / 10)

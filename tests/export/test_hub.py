@@ -150,3 +150,13 @@ def test_the_older_name_of_the_activation_is_read(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(told), encoding="utf-8")
     _, source = find_model(str(tmp_path))
     assert source.activation == "Identity"
+
+
+def test_an_existing_bundle_is_told_before_the_download(model: Path, tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    target.mkdir()
+    with serving_hub(NAME, model) as hub:
+        done = command(tmp_path, NAME, str(target), endpoint=hub.url)
+    assert done.returncode == 2
+    assert "exists; --overwrite replaces it" in done.stderr
+    assert hub.downloads == []

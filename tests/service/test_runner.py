@@ -17,15 +17,16 @@ def test_triton_runs_the_bundles_preferred_precision(bundle: Bundle) -> None:
     assert (runner.name, runner.precision, runner.concurrency) == ("triton", "int8", 1)
 
 
-def test_fp16_is_the_fp32_model_in_triton(bundle: Bundle) -> None:
-    runner = choose_runner(settings(bundle, engine="triton", precision="fp16"), bundle)
-    assert runner.precision == "fp16"
+def test_triton_may_run_what_is_beside_the_bundle(bundle: Bundle) -> None:
     only_int8 = bundle.manifest.model_copy(
         update={"precisions": {"int8": bundle.manifest.precisions["int8"]}}
     )
     without = Bundle(bundle.root, only_int8, bundle.golden)
+    for precision in ("fp16", "fp8"):
+        runner = choose_runner(settings(bundle, engine="triton", precision=precision), without)
+        assert runner.precision == precision
     with pytest.raises(BundleError, match="no fp32 model"):
-        choose_runner(settings(bundle, engine="triton", precision="fp16"), without)
+        choose_runner(settings(bundle, engine="triton", precision="fp32"), without)
 
 
 def test_fp16_is_for_triton_only(bundle: Bundle) -> None:
