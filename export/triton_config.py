@@ -33,8 +33,10 @@ Device = Literal["cpu", "gpu"]
 MAX_QUEUE = 256
 """Requests waiting in Triton; the service admits by deadline long before so many."""
 
-QUEUE_TIMEOUT_US = 30_000_000
-"""Longest wait in Triton's queue; a request's own deadline can only shorten it."""
+QUEUE_TIMEOUT_US = 3_600_000_000
+"""Longest wait in Triton's queue: the longest deadline that the service accepts.
+
+A request's own deadline, which the service always sends, can only shorten it."""
 
 GPU_ARENA_BYTES = 4 << 30
 """For activations, beside the weights; a BERT-base on 48 x 256 tokens takes less than half."""

@@ -40,7 +40,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = vars(_parser().parse_args(arguments))
     command = options.pop("command")
     try:
-        require_one_runtime(installed_runtimes())
         return int(command(options))
     except (BundleError, CandidatesError, RuntimeChoiceError, SettingsError, OSError) as error:
         print(f"disranker: {' '.join(str(error).split())}", file=sys.stderr)
@@ -52,6 +51,8 @@ def serve(flags: dict[str, Any]) -> int:
     share_heaps()
     settings = load_settings(flags)
     configure_logging(settings.log_level)
+    if settings.engine != "triton":
+        require_one_runtime(installed_runtimes())
     bundle = Bundle.open(settings.bundle)
     spans = _open_spans(settings.otlp_endpoint) if settings.otlp_endpoint else None
     runner = choose_runner(settings, bundle)
@@ -78,6 +79,7 @@ def serve(flags: dict[str, Any]) -> int:
             "version": bundle.short_version,
             "precision": runner.precision,
             "engine": runner.name,
+            "device": None if runner.name == "triton" else settings.device,
             "kernel": next(iter(kernels()), None) if runner.name == "native" else None,
         }
         log.info("listening on http://%s:%d", host, port, extra={"fields": fields})
@@ -92,6 +94,7 @@ def rank(options: dict[str, Any]) -> int:
     query, candidates = options.pop("query"), options.pop("candidates")
     top_k, style = options.pop("top_k"), options.pop("format")
     settings = load_settings(options)
+    require_one_runtime(installed_runtimes())
     bundle = Bundle.open(settings.bundle)
     rank_file(
         bundle,
@@ -109,6 +112,7 @@ def rank(options: dict[str, Any]) -> int:
 
 def check(options: dict[str, Any]) -> int:
     """Check a bundle's files and golden scores."""
+    require_one_runtime(installed_runtimes())
     check_bundle(options["path"], threads=0)
     return 0
 

@@ -70,7 +70,7 @@ def create_app(
         tokens=tokens,
         scores=scores,
         max_batch=settings.max_batch,
-        launch_tokens=settings.launch_tokens,
+        launch_tokens=settings.launch_of(bundle.manifest.max_length),
         hang_s=hang_s,
     )
     stable = Model(bundle, Runner(engine_name, engine, precision, concurrency), shared)
@@ -142,7 +142,7 @@ def _info(settings: Settings, lanes: Lanes) -> Info:
         model_dtype={"fp32": "float32", "fp16": "float16"}.get(precision, precision),
         max_concurrent_requests=settings.max_requests,
         max_input_length=manifest.max_length,
-        max_batch_tokens=settings.launch_tokens,
+        max_batch_tokens=settings.launch_of(manifest.max_length),
         max_client_batch_size=MAX_CANDIDATES,
         version=version("disranker"),
     )

@@ -6,10 +6,11 @@ import logging
 
 from service.contract.bundle import Bundle
 from service.contract.manifest import Precision
-from service.contract.triton import model_name
+from service.contract.triton import TritonPrecision, model_name, padding, widths
 from service.engines.engine import Runner
 from service.engines.local import LocalEngine
 from service.runtime import usable_cores
+from service.scorers.bound import BoundScorer
 from service.scorers.scorer import EngineName, choose_engine, load_scorer
 from service.settings import Settings, SettingsError
 
@@ -23,6 +24,10 @@ def choose_runner(settings: Settings, bundle: Bundle) -> Runner:
         BundleError: The bundle has no such model, or the engine cannot run it.
         SettingsError: Something is not installed, or two settings contradict each other.
     """
+    if settings.device == "cuda":
+        return _cuda(settings, bundle)
+    if settings.cuda_model is not None:
+        raise SettingsError("cuda_model: is for the device cuda")
     return _triton(settings, bundle) if settings.engine == "triton" else _local(settings, bundle)
 
 
@@ -45,7 +50,9 @@ def local_precision(settings: Settings, bundle: Bundle) -> Precision:
         SettingsError: No engine of this process runs it.
     """
     if settings.precision == "fp16" or settings.precision == "fp8":
-        raise SettingsError(f"precision: {settings.precision} is for the engine triton")
+        raise SettingsError(
+            f"precision: {settings.precision} is for GPUs: the engine triton, or the device cuda"
+        )
     if settings.precision is not None:
         bundle.model_path(settings.precision)
         return settings.precision
@@ -60,6 +67,31 @@ def _local(settings: Settings, bundle: Bundle) -> Runner:
     scorer = load_scorer(bundle, precision, engine=name, threads=1)
     workers = settings.threads or usable_cores()
     return Runner(name, LocalEngine(scorer, workers=workers), precision, workers)
+
+
+def _cuda(settings: Settings, bundle: Bundle) -> Runner:
+    """Run the bundle's fp32 model, or the one beside it, on the GPU."""
+    if settings.engine not in (None, "onnx"):
+        raise SettingsError(f"engine: {settings.engine} has no device cuda; onnx has")
+    usual: TritonPrecision = "fp32" if settings.cuda_model is None else "fp16"
+    precision = settings.precision or usual
+    if precision not in ("fp32", usual):
+        raise SettingsError(
+            f"precision: the device cuda runs the bundle's fp32 or, with cuda_model, fp16; "
+            f"not {precision}"
+        )
+    manifest = bundle.manifest
+    model = settings.cuda_model or bundle.model_path("fp32")
+    try:
+        scorer = BoundScorer(model, widths=widths(manifest.max_length), pad=padding(manifest))
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+    engine = LocalEngine(
+        scorer,
+        portion_tokens=settings.launch_of(manifest.max_length),
+        padded_tokens=scorer.padded_tokens,
+    )
+    return Runner("onnx", engine, precision, concurrency=1)
 
 
 def _triton(settings: Settings, bundle: Bundle) -> Runner:

@@ -27,6 +27,7 @@ from service.engines.engine import EngineKind
 
 PREFIX = "DISRANKER_"
 
+CPU_LAUNCH_TOKENS = 512
 
 _ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9.-]+(:\d+)?|https?://\[[0-9a-fA-F:]+\](:\d+)?")
 
@@ -75,6 +76,15 @@ class Settings(BaseSettings):
         description="What Triton calls the model; by default what `python -m export triton` "
         "called this bundle's.",
     )
+    device: Literal["cpu", "cuda"] = Field(
+        default="cpu",
+        description="Where onnx runs the model: cuda is the first NVIDIA GPU (extra [gpu]).",
+    )
+    cuda_model: Path | None = Field(
+        default=None,
+        description="For the device cuda: fp16 model of the bundle's checkpoint, as `python -m "
+        "export onnx CHECKPOINT FILE --fp16` writes it; by default the bundle's own fp32.",
+    )
     threads: int = Field(
         default=0,
         ge=0,
@@ -99,11 +109,11 @@ class Settings(BaseSettings):
     max_batch: int = Field(
         default=48, ge=1, le=1024, description="Most pairs the engine is handed at a time."
     )
-    launch_tokens: int = Field(
-        default=512,
+    launch_tokens: int | None = Field(
+        default=None,
         ge=1,
-        description="Most tokens the engine is handed at a time. An urgent request waits for one "
-        "such launch: smaller is fairer, larger has less overhead.",
+        description="Most tokens the engine is handed at a time, by default 512, on a GPU all of "
+        "max_batch. An urgent request waits for one launch: smaller is fairer, larger cheaper.",
     )
     max_backlog_tokens: int = Field(
         default=1_048_576,
@@ -181,6 +191,11 @@ class Settings(BaseSettings):
         default="info",
         description="Least severe log line to write. Probes and scrapes are logged at debug.",
     )
+
+    def launch_of(self, max_length: int) -> int:
+        """Return the most tokens of a launch, for pairs of at most so many."""
+        usual = self.max_batch * max_length if self.device == "cuda" else CPU_LAUNCH_TOKENS
+        return self.launch_tokens or usual
 
     @field_validator("keys", mode="before")
     @classmethod

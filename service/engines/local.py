@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 
@@ -13,7 +13,7 @@ from service.contract.encoding import TokenPair
 from service.contract.types import Float32s, Scores
 from service.engines.engine import EngineError
 from service.runtime import step_back
-from service.scorers.portions import portions
+from service.scorers.portions import PORTION_TOKENS, portions, real_tokens
 from service.scorers.scorer import Scorer
 
 
@@ -24,14 +24,25 @@ class LocalEngine:
     give 1.1 times the speed of one, two cores on two pairs 1.9 times (`docs/experiments.md`).
     """
 
-    def __init__(self, scorer: Scorer, *, workers: int = 1) -> None:
+    def __init__(
+        self,
+        scorer: Scorer,
+        *,
+        workers: int = 1,
+        portion_tokens: int = PORTION_TOKENS,
+        padded_tokens: Callable[[Sequence[TokenPair]], int] = real_tokens,
+    ) -> None:
         """Take a scorer that runs on the thread it is called from.
 
         Args:
             scorer: Scores the pairs; called from several threads at once.
             workers: Calls that run side by side.
+            portion_tokens: Most tokens between two looks at the clock.
+            padded_tokens: What the scorer runs for some pairs, where it pads.
         """
         self._scorer = scorer
+        self._portion_tokens = portion_tokens
+        self._padded_tokens = padded_tokens
         self._threads = ThreadPoolExecutor(workers, "score", initializer=step_back)
 
     async def score(self, pairs: Sequence[TokenPair], deadline: float) -> Scores:
@@ -50,16 +61,17 @@ class LocalEngine:
     def _score(self, pairs: Sequence[TokenPair], deadline: float) -> Scores:
         values = np.zeros(len(pairs), dtype=np.float32)
         scored = np.zeros(len(pairs), dtype=np.bool_)
-        start = tokens = 0
-        for portion in portions(pairs):
+        start = tokens = padded_tokens = 0
+        for portion in portions(pairs, self._portion_tokens):
             if monotonic() >= deadline:
                 break
             end = start + len(portion)
             values[start:end] = self._score_portion(portion)
             scored[start:end] = True
-            tokens += sum(map(len, portion))
+            tokens += real_tokens(portion)
+            padded_tokens += self._padded_tokens(portion)
             start = end
-        return Scores(values, scored, real_tokens=tokens, padded_tokens=tokens)
+        return Scores(values, scored, real_tokens=tokens, padded_tokens=padded_tokens)
 
     def _score_portion(self, pairs: Sequence[TokenPair]) -> Float32s:
         try:

@@ -10,13 +10,20 @@ PORTION_TOKENS = 128
 """What is worked on at a time stays in a core's cache, and takes a few milliseconds."""
 
 
-def portions(pairs: Sequence[TokenPair]) -> Iterator[Sequence[TokenPair]]:
-    """Yield the pairs in order, up to `PORTION_TOKENS` tokens at a time, one pair at least."""
+def portions(
+    pairs: Sequence[TokenPair], most: int = PORTION_TOKENS
+) -> Iterator[Sequence[TokenPair]]:
+    """Yield the pairs in order, up to so many tokens at a time, one pair at least."""
     start = tokens = 0
     for end, pair in enumerate(pairs):
-        if end > start and tokens + len(pair) > PORTION_TOKENS:
+        if end > start and tokens + len(pair) > most:
             yield pairs[start:end]
             start, tokens = end, 0
         tokens += len(pair)
     if start < len(pairs):
         yield pairs[start:]
+
+
+def real_tokens(pairs: Sequence[TokenPair]) -> int:
+    """Return the tokens of the pairs themselves."""
+    return sum(map(len, pairs))

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -30,7 +32,7 @@ def test_triton_may_run_what_is_beside_the_bundle(bundle: Bundle) -> None:
 
 
 def test_fp16_is_for_triton_only(bundle: Bundle) -> None:
-    with pytest.raises(SettingsError, match="fp16 is for the engine triton"):
+    with pytest.raises(SettingsError, match="fp16 is for GPUs: the engine triton"):
         local_precision(settings(bundle, precision="fp16"), bundle)
 
 
@@ -44,3 +46,24 @@ def test_triton_is_for_serve_only(bundle: Bundle, capsys: pytest.CaptureFixture[
 def test_triton_url_is_host_and_port(url: str) -> None:
     with pytest.raises(SettingsError, match="triton_url"):
         load_settings({"triton_url": url})
+
+
+WITHOUT_RUNTIME = """
+import importlib.metadata, sys
+importlib.metadata.distributions = lambda: []
+sys.modules["onnxruntime"] = None  # so that importing it is an error
+from service.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_before_triton_the_service_needs_no_runtime(bundle: Bundle) -> None:
+    flags = ["--bundle", str(bundle.root), "--port", "0", "--triton-url", "127.0.0.1:9"]
+    python = [sys.executable, "-c", WITHOUT_RUNTIME, "serve", *flags]
+    refused = subprocess.run(python, capture_output=True, text=True, timeout=60, check=False)
+    assert refused.returncode == 2
+    assert "no inference runtime is installed" in refused.stderr
+    with subprocess.Popen([*python, "--engine", "triton"], stderr=subprocess.PIPE) as serving:
+        assert serving.stderr is not None
+        assert any(b"listening on" in line for line in serving.stderr)
+        serving.kill()

@@ -45,7 +45,7 @@ def test_unknown_key_in_the_file_is_an_error(toml: Path) -> None:
         ({"port": "many"}, "port: .*got 'many'"),
         ({"port": "65536"}, "port: .*65535"),
         ({"budget_ms": "0"}, "budget_ms: .*greater than 0"),
-        ({"precision": "fp8"}, "precision: .*fp32.*int8"),
+        ({"precision": "fp4"}, "precision: .*fp32.*int8"),
         ({"config": "nowhere.toml"}, "config: no such file: nowhere.toml"),
     ],
 )
