@@ -91,7 +91,10 @@ def int8_weights(bundle: Bundle) -> Path:
     """
     path = bundle.weights_path("int8") if "int8" in bundle.manifest.precisions else None
     if path is None:
-        raise WeightsError(f"{bundle.root}: no int8 weights, which the peers would be given")
+        raise WeightsError(
+            f"{bundle.root}: no int8 weights of a BERT, which the loops and peers are given; its "
+            f"template is {bundle.manifest.template!r}"
+        )
     return path
 
 
