@@ -1,4 +1,4 @@
-"""The command line of the load tests: bench, overload, soak, users."""
+"""The command line of the load tests: bench, overload, soak, triton, users."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from loadtest.overload.command import add_overload
 from loadtest.peers.peer import PEERS
 from loadtest.server import ServerError
 from loadtest.soak.command import add_soak
+from loadtest.triton.command import add_triton
 from loadtest.users.command import add_users
 from loadtest.users.slo import SloError
 from loadtest.weights import WeightsError
@@ -125,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_options(bench)
     add_overload(commands)
     add_soak(commands)
+    add_triton(commands)
     add_users(commands)
     return parser
 

@@ -8,6 +8,7 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelInstanceGroup
 
 from export.__main__ import main
+from service.api.schema import MAX_DEADLINE_MS
 from service.contract.bundle import TOKENIZER, Bundle, write_bundle
 from service.contract.triton import MAX_BATCH, widths
 from service.scorers.onnx import OnnxScorer
@@ -39,7 +40,7 @@ def test_configuration_is_the_manifests(bundle: Bundle, tmp_path: Path) -> None:
     assert config.dynamic_batching.max_queue_delay_microseconds <= 200
     policy = config.dynamic_batching.default_queue_policy
     assert policy.max_queue_size > 0
-    assert policy.default_timeout_microseconds > 0
+    assert policy.default_timeout_microseconds == 1000 * MAX_DEADLINE_MS
     assert policy.timeout_action == policy.REJECT
     assert policy.allow_timeout_override
     assert config.parameters["bundle_version"].string_value == bundle.manifest.version
@@ -148,7 +149,9 @@ def test_missing_model_is_refused(
     files = {name: bundle.root / name for name in names}
     small = write_bundle(tmp_path / "small", only_int8, files, bundle.golden)
     assert export(small, tmp_path / "repository", "--device", "gpu") == 2
-    assert "no fp32 model" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "no fp32 model" in told
+    assert "python -m export bundle CHECKPOINT BUNDLE --precision fp32" in told
 
 
 def test_wrong_half_precision_is_refused(

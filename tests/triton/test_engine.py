@@ -132,6 +132,8 @@ async def test_cancelled_call_costs_nothing(served: Served, held: Callable[[], N
     await asyncio.sleep(0.2)
     second.cancel()
     await asyncio.gather(second, return_exceptions=True)
+    calls = {task for task in asyncio.all_tasks() if "TritonEngine._ask" in repr(task)}
+    assert len(calls) == 1  # the first's: a cancelled request leaves none behind
     await asyncio.sleep(0.2)
     held()
     assert (await first).complete
