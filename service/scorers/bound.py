@@ -136,7 +136,10 @@ def open_cuda_session(model: Path) -> Any:
             model, options, providers=[(CUDA, provider)], enable_fallback=0
         )
     except Exception as error:  # onnxruntime's own exceptions share no base class
-        raise ValueError(f"device cuda: {model} does not load: {error}") from error
+        raise ValueError(
+            f"device cuda: {model} does not run whole on a GPU; what ONNX Runtime said before "
+            f"tells whether CUDA's libraries, a GPU or an operator is missing: {error}"
+        ) from error
     if session.get_providers()[:1] != [CUDA]:
         raise ValueError(
             "device cuda: no GPU was found, or not CUDA's libraries; ONNX Runtime would run on "
