@@ -105,7 +105,10 @@ def visible_gpus() -> list[Gpu]:
     if program is None:
         return []
     query = [program, "--query-gpu=name,compute_cap", "--format=csv,noheader"]
-    done = subprocess.run(query, capture_output=True, text=True, timeout=60)  # noqa: S603
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=60)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return []
     if done.returncode:
         return []
     rows = [line.rpartition(",") for line in done.stdout.splitlines() if line.strip()]

@@ -168,6 +168,25 @@ def test_triton_gets_the_plan_with_all_profiles(
     }
 
 
+@pytest.mark.parametrize(("seen", "status"), [("NVIDIA H200, 9.0", 0), ("NVIDIA L4, 8.9", 2)])
+def test_triton_gets_no_plan_of_another_gpu_than_the_hosts(
+    bundle: Bundle,
+    plan: WrittenPlan,
+    seen: str,
+    status: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    program = tmp_path / "bin" / "nvidia-smi"  # in the place of the driver's
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\necho '{seen}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    into = [str(bundle.root), str(tmp_path / "repository")]
+    assert main(["triton", *into, "--plan", str(plan.folder)]) == status
+    assert (tmp_path / "repository").exists() == (status == 0)
+
+
 @pytest.mark.parametrize("flags", [("--precision", "fp16"), ("--device", "cpu"), ("--tensorrt",)])
 def test_plan_beside_what_contradicts_it_is_refused(
     bundle: Bundle,
