@@ -137,12 +137,19 @@ def _target(options: argparse.Namespace, bundle: Bundle) -> Target:
     if options.plan is None:
         device: Device = options.device or "cpu"
         usual = "fp16" if device == "gpu" else bundle.manifest.preferred_precision
-        return Target(device, options.precision or usual, options.instances, options.tensorrt)
+        instances = _instances(options, device)
+        return Target(device, options.precision or usual, instances, options.tensorrt)
     if options.device == "cpu" or options.precision or options.tensorrt:
         raise ExportError("--plan is for GPUs, has its precision, and runs without ONNX Runtime")
     card = open_plan(options.plan, bundle.manifest)
     card.refuse_elsewhere(visible_gpus())
-    return Target("gpu", card.precision, options.instances, plan=card)
+    return Target("gpu", card.precision, _instances(options, "gpu"), plan=card)
+
+
+def _instances(options: argparse.Namespace, device: Device) -> int:
+    """Return how many copies run: on a GPU two, as Triton sleeps through work of one."""
+    usual = 2 if device == "gpu" else 1
+    return usual if options.instances is None else int(options.instances)
 
 
 def _came_of_ctrl_c(error: BaseException | None) -> bool:

@@ -181,9 +181,8 @@ def _add_triton(commands: Any) -> None:
     command.add_argument(
         "--instances",
         type=int,
-        default=1,
         metavar="N",
-        help="copies that run side by side; default: 1",
+        help="copies that run side by side; default: 2 on a GPU, 1 on a CPU",
     )
     command.add_argument(
         "--tensorrt",

@@ -67,7 +67,7 @@ def test_int8_takes_its_weights_along(
 
 
 def test_gpu_gets_half_precision_and_full_batches(bundle: Bundle, tmp_path: Path) -> None:
-    assert export(bundle, tmp_path, "--device", "gpu", "--instances", "2") == 0
+    assert export(bundle, tmp_path, "--device", "gpu") == 0
     folder = model_folder(bundle, tmp_path)
     config = read_config(folder)
     (group,) = config.instance_group
