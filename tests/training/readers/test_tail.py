@@ -8,6 +8,7 @@ import pytest
 
 from tests.training.sets import write_corpus, write_tsv
 from training.data import read_judged
+from training.judged import read_judged_queries
 from training.recipe import JudgedSet, RecipeError
 
 
@@ -46,3 +47,11 @@ def test_long_and_rare_queries_are_kept(
 def test_a_tail_without_a_query_is_refused(data: Path) -> None:
     with pytest.raises(RecipeError, match="no query"):
         read_judged(JudgedSet(path="set", words_from=9), data)
+
+
+def test_a_tail_has_a_name_of_its_own_in_reports(data: Path) -> None:
+    names = [
+        read_judged_queries(JudgedSet.model_validate({"path": "set", **fields}), data).name
+        for fields in ({}, {"words_from": 2}, {"words_from": 2, "rarest_to": 1})
+    ]
+    assert names == ["set", "set words from 2", "set words from 2 rarest to 1"]
