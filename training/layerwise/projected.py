@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import BertForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from training.layerwise.recipe import LayerwiseRecipe
 from training.layerwise.states import States, states_of
 
 
@@ -15,17 +16,29 @@ class Projected(nn.Module):
     """A student whose states can be compared with a wider teacher's.
 
     One projection for the embeddings and one for all layers, as TinyBERT's W_e and W_h; none where
-    the widths agree.
+    the widths agree, or for what is not compared.
     """
 
-    def __init__(self, student: BertForSequenceClassification, *, width: int) -> None:
+    def __init__(
+        self, student: BertForSequenceClassification, *, width: int, recipe: LayerwiseRecipe
+    ) -> None:
+        """Take a student.
+
+        Args:
+            student: Its own weights and scores are left as they are.
+            width: Of the teacher.
+            recipe: Says what is compared.
+        """
         super().__init__()
         self.student = student
         own = student.config.hidden_size
+        compared = {"embeddings": recipe.embedding, "hidden": recipe.hidden}
         self.projections = nn.ModuleDict(
-            {name: nn.Linear(own, width, bias=False) for name in ("embeddings", "hidden")}
-            if own != width
-            else {}
+            {
+                name: nn.Linear(own, width, bias=False)
+                for name, weight in compared.items()
+                if weight and own != width
+            }
         )
 
     def forward(self, *, layers: bool = False, **batch: Any) -> SequenceClassifierOutput | States:
@@ -40,5 +53,5 @@ class Projected(nn.Module):
         )
 
     def _wide(self, name: str, states: Tensor) -> Tensor:
-        wide: Tensor = self.projections[name](states) if self.projections else states
+        wide: Tensor = self.projections[name](states) if name in self.projections else states
         return wide

@@ -60,7 +60,7 @@ def layerwise(
     teacher = accelerator.prepare_model(teacher, evaluation_mode=True)
     lessons = Lessons(read_pairs(recipe, data, pupil.encoder), recipe)
     teaching = Teaching(
-        trained=Projected(pupil.model, width=teacher.config.hidden_size),
+        trained=Projected(pupil.model, width=teacher.config.hidden_size, recipe=recipe),
         parts=lambda step: step_parts(step, lessons, pupil.encoder, teacher, recipe, accelerator),
         steps=lessons.steps_per_epoch * recipe.epochs,
         inputs=_inputs(recipe, lessons),

@@ -132,6 +132,8 @@ def test_projections_of_a_narrow_student_lie_beside_its_checkpoint(task: Path) -
         load_file(narrow / "model.safetensors").keys()
     )
     assert load_system(checkpoint).score(read_judged(JudgedSet(path="toy"), task)[0])[1].std() > 0
+    alone = run(task, recipe | {"name": "narrow-hidden", "epochs": 1, "embedding": 0.0})
+    assert list(load_file(alone.parent / APART)) == ["projections.hidden.weight"]
 
 
 def test_without_projections_nothing_lies_beside_the_checkpoint(task: Path) -> None:
@@ -160,7 +162,7 @@ def test_a_steps_loss_and_gradient_do_not_depend_on_its_calls(task: Path) -> Non
         pupil = Pupil.load(recipe, task, attention="eager")
         teacher, _ = load_teacher(recipe)
         lessons = Lessons(read_pairs(recipe, task, pupil.encoder), recipe)
-        model = Projected(pupil.model, width=64)
+        model = Projected(pupil.model, width=64, recipe=recipe)
         parts = step_parts(0, lessons, pupil.encoder, teacher, recipe, Accelerator())
         assert len(parts) == -(-48 // rows)
         total = torch.stack([part(model) for part in parts]).sum()
