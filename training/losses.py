@@ -47,21 +47,21 @@ def pairwise_hinge(scores: Tensor, pairs: Tensor, *, tau: float = 0.1) -> Tensor
     return margin_ranking_loss(better, worse, torch.ones_like(better), margin=tau, reduction="sum")
 
 
-def ranknet(student: Tensor, pairs: Tensor) -> Tensor:
-    """Return the mean over pairs of log(1 + exp(s(worse) - s(better))); 0.0 without pairs.
+def ranknet(scores: Tensor, pairs: Tensor) -> Tensor:
+    """Return the sum over pairs of log(1 + exp(f(worse) - f(better))); 0.0 without pairs.
 
     Only the order of the teacher counts, so that places of a permutation will do: ranked documents,
     then those that were left out, then negatives that nobody was asked about.
 
     Args:
-        student: Scores of one query's candidates, [N], any scale.
+        scores: Scores of one query's candidates, [N].
         pairs: Row i holds (better, worse) candidate indices, [P, 2] int64.
 
     Source:
         Burges et al. 2005, "Learning to rank using gradient descent", eq. 3 with a target of 1.
     """
-    better, worse = student[pairs].unbind(dim=1)  # [P], [P]
-    return softplus(worse - better).sum() / max(len(pairs), 1)
+    better, worse = scores[pairs].unbind(dim=1)  # [P], [P]
+    return softplus(worse - better).sum()
 
 
 def ordered_pairs(teacher: Tensor) -> Tensor:
@@ -152,7 +152,7 @@ def student_loss(
         case "hinge":
             return pairwise_hinge(student, pairs, tau=tau) / max(len(pairs), 1)
         case "ranknet":
-            return ranknet(student, pairs)
+            return ranknet(student, pairs) / max(len(pairs), 1)
 
 
 def group_mean(losses: list[Tensor]) -> Tensor:

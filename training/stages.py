@@ -34,12 +34,12 @@ RECIPES: dict[str, RecipeKind] = {
 }
 
 
-MODULES = {"layerwise": "training.layerwise.stage"}
-"""Where a stage is that is no module of its own name."""
+OWN_PACKAGES = {"layerwise": "layerwise."}
+"""Of the stages whose modules are not in `training` itself."""
 
 
 def run_stage(stage: str, recipe: Any, **options: Any) -> Path:
     """Run a stage and return the folder of what it wrote; torch is imported now, not before."""
-    run = getattr(import_module(MODULES.get(stage, f"training.{stage}")), stage)
+    run = getattr(import_module(f"training.{OWN_PACKAGES.get(stage, '')}{stage}"), stage)
     folder: Path = run(recipe, **options)
     return folder

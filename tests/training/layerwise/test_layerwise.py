@@ -22,9 +22,9 @@ from tests.training.toy import write_recipe, write_toy_set
 from training.__main__ import main
 from training.data import read_judged
 from training.distill import distill
+from training.layerwise.layerwise import layerwise, load_teacher, read_pairs, step_parts
 from training.layerwise.projected import Projected
 from training.layerwise.recipe import LayerwiseRecipe
-from training.layerwise.stage import layerwise, load_teacher, read_pairs, step_parts
 from training.recipe import DistillRecipe, JudgedSet, RecipeError, load_recipe
 from training.student_run import APART, Pupil
 from training.systems import load_system
