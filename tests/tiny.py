@@ -62,15 +62,15 @@ def tiny_checkpoint(folder: Path, *, seed: int = 0, layers: int = 2) -> Path:
     return folder
 
 
-def tiny_base(folder: Path, *, layers: int = 2) -> Path:
+def tiny_base(folder: Path, *, layers: int = 2, hidden: int = 64, heads: int = 2) -> Path:
     """Write a small BERT as BERT is initialised: a student that can be taught."""
     tokenizer = tiny_tokenizer(folder)
     torch.manual_seed(0)
     config = BertConfig(  # type: ignore[no-untyped-call]
         vocab_size=len(tokenizer),
-        hidden_size=64,
+        hidden_size=hidden,
         num_hidden_layers=layers,
-        num_attention_heads=2,
+        num_attention_heads=heads,
         intermediate_size=64,
         max_position_embeddings=64,
         num_labels=1,

@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         ("retrieve", "find candidates for queries that nobody judged"),
         ("label", "score pairs with a teacher into Parquet shards"),
         ("distill", "train a student on teachers' scores"),
+        ("layerwise", "train a shallower BERT on another's layers"),
         ("average", "average the weights of students that started alike"),
     ):
         stage = stages.add_parser(name, help=text, description=text)
@@ -79,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         if name == "label":
             add_label_options(stage)
-        if name in ("cpt", "sft", "distill"):
+        if name in ("cpt", "sft", "distill", "layerwise"):
             stage.add_argument(
                 "--tensorboard", action="store_true", help="write logs to the run's folder"
             )

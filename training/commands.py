@@ -144,8 +144,9 @@ def _add_latency(stages: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     command.set_defaults(run=_latency)
     command.add_argument(
         "--sizes",
-        choices=("paper", "small"),
-        help="7B, BERT-12 and BERT-6, or small ones; default: paper on a GPU, small on a CPU",
+        choices=("paper", "small", "students"),
+        help="7B, BERT-12 and BERT-6; small ones; BERT-12 and what it is distilled into; default: "
+        "paper on a GPU, small on a CPU",
     )
     command.add_argument(
         "--precision",

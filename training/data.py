@@ -18,6 +18,7 @@ from training.lines import finite, read_rows
 from training.readers.rows import ExamplesFile, iter_parquet
 from training.readers.sources import read_published
 from training.readers.split import part_of, query_hash
+from training.readers.tail import tail_of
 from training.recipe import (
     Examples,
     JudgedSet,
@@ -84,6 +85,7 @@ def read_judged(source: JudgedSet, data: Path) -> list[RankingExample]:
         queries = {
             query_id: text for query_id, text in queries.items() if part_of(text) == source.part
         }
+    queries = tail_of(queries, corpus, source)
     pools = (
         {query_id: list(grades) for query_id, grades in qrels.items()}
         if source.runs is None

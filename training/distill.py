@@ -4,31 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
-from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from service.contract.checkpoint import Card
-from service.contract.encoding import PairEncoder
-from service.contract.folder import restore_folder
+from service.contract.encoding import PairEncoder, TokenPair
 from service.contract.manifest import ScoreMeaning
-from training.checkpoint import Weights, write_checkpoint
-from training.hashing import fingerprint
-from training.loop import ByStep, Part, start_accelerator, train
+from training.loop import Part, start_accelerator
 from training.losses import group_mean, student_loss
 from training.recipe import DistillRecipe
-from training.student import build_student, pair_encoder, score_pairs
+from training.rradistill.term_control import TermControlled, excluded_ids, score_with_terms
+from training.student import score_pairs
+from training.student_run import Pupil, Teaching, ranking_figures, train_student
 from training.taught import Group, Lessons, read_taught
-from training.validation import ScorePairs, Validation, final_card, mean_ndcg
-
-CHECKPOINT = "checkpoint"
 
 
 def distill(
@@ -53,67 +44,27 @@ def distill(
     Raises:
         RecipeError: The recipe or an input cannot be used, or the folder holds another run.
     """
-    folder = out / recipe.name
     accelerator = start_accelerator(recipe.precision)
-    model, tokenizer = build_student(recipe.student, seed=recipe.seed)
-    encoder = pair_encoder(tokenizer, recipe.student)
-    queries, teachers = read_taught(recipe, data, encoder)
+    pupil = Pupil.load(recipe, data)
+    queries, teachers = read_taught(recipe, data, pupil.encoder)
     lessons = Lessons(queries, recipe)
-    validation = [Validation.read(source, data, encoder) for source in recipe.validation]
-    held_out = [example for part in validation for example in part.examples]
-    card = Card(
-        max_length=recipe.student.max_length,
-        max_query_length=recipe.student.max_query_length,
-        score=ScoreMeaning(teachers=teachers),
-        recipe=recipe.model_dump(mode="json"),
-    )
-
-    def scorer(student: nn.Module) -> ScorePairs:
-        return partial(score_pairs, student, rows=recipe.rows_per_call)
-
-    def figures(student: nn.Module) -> dict[str, float]:
-        return mean_ndcg(validation, scorer(student), relevant_from=recipe.relevant_from)
-
-    def write(weights: Weights | None, final: Card) -> None:
-        write_checkpoint(folder / CHECKPOINT, model, tokenizer, final, held_out, weights=weights)
-
-    def keep(weights: Weights, row: dict[str, Any]) -> None:
-        # Frozen weights are the model's own still.
-        whole = {**model.state_dict(), **weights}
-        write(whole, card.model_copy(update={"metrics": {"selected_at": row}}))
-
-    taught = (array.tobytes() for array in lessons.arrays())
-    inputs = chain(taught, [repr(held_out).encode()])
-    restore_folder(folder / CHECKPOINT)
-    progress = train(
-        model,
-        accelerator=accelerator,
-        folder=folder,
-        fingerprint=fingerprint(recipe, recipe.student.base, inputs),
-        settings=recipe.optimiser,
+    teaching = Teaching(
+        trained=_trained(recipe, pupil),
+        parts=lambda step: step_parts(step, lessons, pupil.encoder, recipe, accelerator),
         steps=lessons.steps_per_epoch * recipe.epochs,
-        seed=recipe.seed,
-        save_every=recipe.save_every,
-        evaluate_every=recipe.evaluate_every,
-        feed=ByStep(lambda step: step_parts(step, lessons, encoder, recipe, accelerator)),
-        evaluate=figures,
-        figure="ndcg_at_10",
-        keep=keep,
+        inputs=(array.tobytes() for array in lessons.arrays()),
+        score=ScoreMeaning(teachers=teachers),
+        figures=ranking_figures(recipe, pupil.validation),
+    )
+    return train_student(
+        recipe,
+        pupil,
+        teaching,
+        accelerator=accelerator,
+        folder=out / recipe.name,
         restart=restart,
         tensorboard=tensorboard,
     )
-    if accelerator.is_main_process:
-        # Scores are served in fp32 and below, so they are judged without training's autocast.
-        best = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-        best.load_state_dict(load_file(folder / CHECKPOINT / "model.safetensors"))
-        history = {"steps": progress.step, "history": progress.history}
-        best.train(False)
-        final = final_card(
-            card, validation, scorer(best), relevant_from=recipe.relevant_from, history=history
-        )
-        write(None, final)
-    accelerator.wait_for_everyone()
-    return folder / CHECKPOINT
 
 
 def step_parts(
@@ -144,12 +95,38 @@ def _group_loss(
         for place in group.places
     ]
     with _quick_backward(next(model.parameters()).device):
-        scores = score_pairs(model, pairs, rows=recipe.rows_per_call)  # [N]
+        scores = _scores(model, pairs, recipe)
     losses = []
     start = 0
     for group in groups:
-        teacher = torch.from_numpy(group.query.teacher[group.places]).to(scores.device)  # [G]
-        student = scores[start : start + len(teacher)]  # [G]
-        losses.append(student_loss(recipe.loss, student, teacher, beta=recipe.beta, tau=recipe.tau))
+        teacher = torch.from_numpy(group.query.teacher[group.places])  # [G]
+        parts = [
+            weight
+            * student_loss(
+                recipe.loss,
+                column[start : start + len(teacher)],
+                teacher.to(column.device),
+                beta=recipe.beta,
+                tau=recipe.tau,
+            )
+            for weight, column in scores
+        ]
+        losses.append(torch.stack(parts).sum())
         start += len(teacher)
     return group_mean(losses)
+
+
+def _scores(
+    model: nn.Module, pairs: list[TokenPair], recipe: DistillRecipe
+) -> list[tuple[float, Tensor]]:
+    """Return the scores that learn, [N] each, with the weights of their losses."""
+    if recipe.term_control is None:
+        return [(1.0, score_pairs(model, pairs, rows=recipe.rows_per_call))]
+    scores, terms = score_with_terms(model, pairs, rows=recipe.rows_per_call)
+    return [(1.0, scores), (recipe.term_control.weight, terms)]
+
+
+def _trained(recipe: DistillRecipe, pupil: Pupil) -> nn.Module:
+    if recipe.term_control is None:
+        return pupil.model
+    return TermControlled(pupil.model, excluded_ids(pupil.tokenizer))

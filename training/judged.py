@@ -97,9 +97,14 @@ def _name(source: JudgedSet | Examples | Published) -> str:
     parts: list[str | None]
     match source:
         case JudgedSet():
-            parts = [source.path, source.split, source.part]
+            parts = [source.path, source.split, source.part, *_tail(source)]
         case Examples():
             parts = [source.path, source.part]
         case Published():
             parts = [source.path, source.subset, source.part]
     return " ".join(part for part in parts if part)
+
+
+def _tail(source: JudgedSet) -> list[str]:
+    long = [f"words from {source.words_from}"] if source.words_from > 1 else []
+    return long if source.rarest_to is None else [*long, f"rarest to {source.rarest_to}"]

@@ -12,11 +12,12 @@ import torch
 
 from training.figures import Estimate
 from training.latency import Latency, Workload, measure, ratio
-from training.shapes import PAPER, SMALL
+from training.shapes import PAPER, SMALL, STUDENTS, Shape
 
 Precision = Literal["fp32", "bf16"]
-Sizes = Literal["paper", "small"]
+Sizes = Literal["paper", "small", "students"]
 
+SHAPES: dict[Sizes, tuple[Shape, ...]] = {"paper": PAPER, "small": SMALL, "students": STUDENTS}
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -33,18 +34,20 @@ def latency_table(
     """Print a Markdown table a precision, for the best device there is.
 
     Args:
-        sizes: "paper" (7B, BERT-12, BERT-6) or "small"; default: paper on a GPU, small on a CPU.
+        sizes: "paper" (7B, BERT-12, BERT-6), "small", or "students" (BERT-12 and what it is
+            distilled into); default: paper on a GPU, small on a CPU.
         precisions: Default: bf16 on a GPU, fp32 on a CPU.
-        batch: Pairs a call; default: 48 at the paper's sizes, else 8.
-        length: Tokens a pair; default: 256 at the paper's sizes, else 64.
+        batch: Pairs a call; default: 48 at the paper's sizes and for students on a GPU, else 8.
+        length: Tokens a pair; default: 256 where that is 48, else 64.
         rounds: Timed calls of each shape.
         price_per_hour: Of the machine; without it nothing is said of cost.
         json_to: Where to write every round's time too, and what is printed as `report`.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     sizes = sizes or ("paper" if device.type == "cuda" else "small")
-    shapes = PAPER if sizes == "paper" else SMALL
-    usual_batch, usual_length = (48, 256) if sizes == "paper" else (8, 64)
+    shapes = SHAPES[sizes]
+    full = sizes == "paper" or (sizes == "students" and device.type == "cuda")
+    usual_batch, usual_length = (48, 256) if full else (8, 64)
     batch, length = batch or usual_batch, length or usual_length
     parts = [_conditions(device, sizes, batch, length, rounds)]
     print(parts[0])
@@ -66,7 +69,7 @@ def _conditions(device: torch.device, sizes: Sizes, batch: int, length: int, rou
         name = torch.cuda.get_device_name(device)
     else:
         name = f"CPU, {torch.get_num_threads()} threads"
-    note = "" if sizes == "paper" else " Smaller than the paper's: only the order compares."
+    note = "" if sizes != "small" else " Smaller than the paper's: only the order compares."
     return (
         f"{name}, torch {torch.__version__}; batch {batch} × {length} tokens, random weights, "
         f"{rounds} rounds in turns, medians with 95 % intervals.{note}\n"

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 STATE = "state"
 LOGS = "logs"
-HEADS = {"classifier", "score"}
+HEADS = {"classifier", "score", "term_control", "projections"}
+"""Parts that begin with random weights, and may learn faster."""
 
 Part = Callable[[nn.Module], Tensor]
 """Runs a micro-batch and returns its share of the step's loss; shares of a step are summed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, margin_ranking_loss
+from torch.nn.functional import cross_entropy, margin_ranking_loss, softplus
 
 from training.recipe import StudentLoss
 
@@ -45,6 +45,23 @@ def pairwise_hinge(scores: Tensor, pairs: Tensor, *, tau: float = 0.1) -> Tensor
     """
     better, worse = scores[pairs].unbind(dim=1)  # [P], [P]
     return margin_ranking_loss(better, worse, torch.ones_like(better), margin=tau, reduction="sum")
+
+
+def ranknet(scores: Tensor, pairs: Tensor) -> Tensor:
+    """Return the sum over pairs of log(1 + exp(f(worse) - f(better))); 0.0 without pairs.
+
+    Only the order of the teacher counts, so that places of a permutation will do: ranked documents,
+    then those that were left out, then negatives that nobody was asked about.
+
+    Args:
+        scores: Scores of one query's candidates, [N].
+        pairs: Row i holds (better, worse) candidate indices, [P, 2] int64.
+
+    Source:
+        Burges et al. 2005, "Learning to rank using gradient descent", eq. 3 with a target of 1.
+    """
+    better, worse = scores[pairs].unbind(dim=1)  # [P], [P]
+    return softplus(worse - better).sum()
 
 
 def ordered_pairs(teacher: Tensor) -> Tensor:
@@ -112,7 +129,8 @@ def student_loss(
     """Return a loss over one query's candidates, by name.
 
     `hybrid`, its parts `point` and `margin`, `mse` (each candidate once, however many pairs it is
-    in), or `hinge`: the pairs' order alone, as where labels and no teacher are at hand.
+    in), or the pairs' order alone: `hinge`, as where labels and no teacher are at hand, and
+    `ranknet`, as where the teacher gives a permutation.
 
     Args:
         name: Which.
@@ -133,6 +151,8 @@ def student_loss(
             return (student - teacher).square().mean()
         case "hinge":
             return pairwise_hinge(student, pairs, tau=tau) / max(len(pairs), 1)
+        case "ranknet":
+            return ranknet(student, pairs) / max(len(pairs), 1)
 
 
 def group_mean(losses: list[Tensor]) -> Tensor:

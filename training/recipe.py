@@ -26,7 +26,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Part = Literal["train", "val", "test"]
-StudentLoss = Literal["hybrid", "point", "margin", "mse", "hinge"]
+StudentLoss = Literal["hybrid", "point", "margin", "mse", "hinge", "ranknet"]
 
 
 class RecipeError(Exception):
@@ -56,6 +56,10 @@ class JudgedSet(RecipePart):
     ideal_qrels: str | None = Field(None, description="judgements the ideal ranking is drawn from")
     depth: int = Field(100, ge=1)
     drop_textless: bool = True
+    words_from: int = Field(1, ge=1, description="keep queries of at least so many words")
+    rarest_to: int | None = Field(
+        None, ge=0, description="keep queries with a word that at most so many documents have"
+    )
 
 
 class Labels(RecipePart):
@@ -108,6 +112,9 @@ class TrainSource(RecipePart):
 
     source: Source
     teacher: Literal["grades", "labels"]
+    places: bool = Field(
+        False, description="learn the order alone: the best of n scores n, as of a permutation"
+    )
     repeat: int = Field(1, ge=1, description="passes over this source in every epoch")
 
     @model_validator(mode="after")
@@ -155,18 +162,20 @@ class Optimiser(RecipePart):
     max_grad_norm: Positive = 1.0
 
 
-class DistillRecipe(RecipePart):
-    """One distillation: teachers' scores into a student (DisRanker section 3.4)."""
+class TermControl(RecipePart):
+    """A layer over the query's terms that teaches beside the student and is dropped (RRA-BERT)."""
+
+    weight: Positive = Field(1.0, description="of the loss of the layer's own score")
+
+
+class StudentRecipe(RecipePart):
+    """What every way of training a student is told."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: Seed = 0
     student: Student = Student()
-    train: tuple[TrainSource, ...] = Field(min_length=1)
     validation: tuple[JudgedSet, ...] = Field(min_length=1)
     relevant_from: float = Field(1, description="grade from which `relevance` should say yes")
-    loss: StudentLoss = Field("hybrid", description="see `student_loss`")
-    beta: float = Field(0.4, ge=0, description="weight of hybrid's margin term, eq. 6")
-    tau: Positive = Field(0.1, description="margin of hinge")
     epochs: int = Field(1, ge=1)
     group_size: int = Field(8, ge=2, description="candidates of one query scored together")
     groups_per_step: int = Field(8, ge=1)
@@ -175,6 +184,16 @@ class DistillRecipe(RecipePart):
     optimiser: Optimiser = Optimiser()
     evaluate_every: int = Field(200, ge=1, description="steps")
     save_every: int = Field(100, ge=1, description="steps between resumable states")
+
+
+class DistillRecipe(StudentRecipe):
+    """One distillation: teachers' scores into a student (DisRanker section 3.4)."""
+
+    train: tuple[TrainSource, ...] = Field(min_length=1)
+    loss: StudentLoss = Field("hybrid", description="see `student_loss`")
+    beta: float = Field(0.4, ge=0, description="weight of hybrid's margin term, eq. 6")
+    tau: Positive = Field(0.1, description="margin of hinge")
+    term_control: TermControl | None = None
 
 
 class Averaged(RecipePart):

@@ -95,3 +95,12 @@ SMALL = (
     Shape("BERT 6 × 256", "bert", 6, 256, 4, 4, 1024, 8000),
 )
 """The same order of sizes for a CPU."""
+
+STUDENTS = (
+    Shape("BERT-12", "bert", 12, 768, 12, 12, 3072, 30522),
+    Shape("BERT-6", "bert", 6, 768, 12, 12, 3072, 30522),
+    Shape("6 × 384", "bert", 6, 384, 12, 12, 1536, 30522),
+    Shape("3 × 384", "bert", 3, 384, 12, 12, 1536, 30522),
+    Shape("4 × 312", "bert", 4, 312, 12, 12, 1200, 30522),
+)
+"""BERT-base and what it is distilled into: half its layers, MiniLM-L6, half of that, TinyBERT-4."""

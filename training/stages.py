@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from training.layerwise.recipe import LayerwiseRecipe
 from training.recipe import AverageRecipe, DistillRecipe, LabelRecipe
 from training.retrieval_recipe import RetrieveRecipe
 from training.teacher_recipes import CptRecipe, ScratchRecipe, SftRecipe
@@ -17,6 +18,7 @@ RecipeKind = type[
     | RetrieveRecipe
     | LabelRecipe
     | DistillRecipe
+    | LayerwiseRecipe
     | AverageRecipe
 ]
 
@@ -27,12 +29,17 @@ RECIPES: dict[str, RecipeKind] = {
     "retrieve": RetrieveRecipe,
     "label": LabelRecipe,
     "distill": DistillRecipe,
+    "layerwise": LayerwiseRecipe,
     "average": AverageRecipe,
 }
 
 
+OWN_PACKAGES = {"layerwise": "layerwise."}
+"""Of the stages whose modules are not in `training` itself."""
+
+
 def run_stage(stage: str, recipe: Any, **options: Any) -> Path:
     """Run a stage and return the folder of what it wrote; torch is imported now, not before."""
-    run = getattr(import_module(f"training.{stage}"), stage)
+    run = getattr(import_module(f"training.{OWN_PACKAGES.get(stage, '')}{stage}"), stage)
     folder: Path = run(recipe, **options)
     return folder

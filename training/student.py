@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -49,9 +51,14 @@ def resolve_base(base: str) -> str:
 
 
 def build_student(
-    spec: Student, *, seed: int
+    spec: Student, *, seed: int, attention: Literal["sdpa", "eager"] = "sdpa"
 ) -> tuple[BertForSequenceClassification, PreTrainedTokenizerBase]:
     """Return the student with a seeded new head, and its tokenizer.
+
+    Args:
+        spec: Its base, and what is kept of it.
+        seed: Of the head, where the base has none.
+        attention: How it is computed; "eager" where its parts are looked at.
 
     Raises:
         RecipeError: The base cannot be loaded, is no BERT, or lacks a layer that is to be kept.
@@ -71,6 +78,7 @@ def build_student(
             hidden_dropout_prob=spec.dropout,
             attention_probs_dropout_prob=spec.dropout,
             classifier_dropout=spec.dropout,
+            attn_implementation=attention,
         )
         tokenizer = AutoTokenizer.from_pretrained(base)  # type: ignore[no-untyped-call]
     except LOAD_ERRORS as error:
@@ -117,18 +125,46 @@ def score_pairs(model: nn.Module, pairs: list[TokenPair], *, rows: int) -> Tenso
         pairs: Token pairs, at least one.
         rows: Pairs a call.
     """
-    device = next(model.parameters()).device
-    order = sorted(range(len(pairs)), key=lambda place: len(pairs[place]))
-    parts = []
-    for start in range(0, len(order), rows):
-        chunk = [pairs[place] for place in order[start : start + rows]]
-        parts.append(model(**_padded(chunk, device)).logits[:, 0].float())
+    return in_batches(
+        pairs,
+        lambda batch: model(**batch).logits[:, 0].float(),
+        rows=rows,
+        device=next(model.parameters()).device,
+    )
+
+
+def in_batches(
+    pairs: list[TokenPair],
+    run: Callable[[dict[str, Tensor]], Tensor],
+    *,
+    rows: int,
+    device: torch.device,
+) -> Tensor:
+    """Return what a model says of each pair, in their order, [N, …].
+
+    Args:
+        pairs: Token pairs, at least one.
+        run: Takes `input_ids`, `attention_mask` and `token_type_ids`, [B, L] int64; returns [B, …].
+        rows: Pairs a call; they are sorted by length.
+        device: Where the model is.
+    """
+    order = by_length(pairs)
+    parts = [
+        run(padded([pairs[place] for place in order[start : start + rows]], device))
+        for start in range(0, len(order), rows)
+    ]
     inverse = torch.empty(len(order), dtype=torch.long, device=device)
     inverse[torch.tensor(order, device=device)] = torch.arange(len(order), device=device)
-    return torch.cat(parts)[inverse]  # [N]
+    return torch.cat(parts)[inverse]  # [N, …]
 
 
-def _padded(pairs: list[TokenPair], device: torch.device) -> dict[str, Tensor]:
+def by_length(pairs: Sequence[TokenPair]) -> list[int]:
+    """Return the pairs' places, the shortest pair first."""
+    return sorted(range(len(pairs)), key=lambda place: len(pairs[place]))
+
+
+def padded(pairs: Sequence[TokenPair], device: torch.device) -> dict[str, Tensor]:
+    """Return the pairs as a model's input, padded to the longest on the right, [B, L] int64."""
     width = max(len(pair) for pair in pairs)
     batch = {
         name: torch.zeros(len(pairs), width, dtype=torch.long)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,6 @@ from service.contract.types import RankingExample
 from training.data import open_source
 from training.label import teacher_name
 from training.recipe import DistillRecipe, Labels, RecipeError, TrainSource
-from training.teacher_recipes import SftRecipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +59,23 @@ class Group:
     places: NDArray[np.int64]  # [G] candidates of the query
 
 
+class Pace(Protocol):
+    """What a recipe says of the order of lessons."""
+
+    @property
+    def seed(self) -> int: ...  # noqa: D102
+
+    @property
+    def group_size(self) -> int: ...  # noqa: D102
+
+    @property
+    def groups_per_step(self) -> int: ...  # noqa: D102
+
+
 class Lessons:
     """The groups of each step, a function of (recipe seed, step) alone."""
 
-    def __init__(self, queries: Sequence[TaughtQuery], recipe: DistillRecipe | SftRecipe) -> None:
+    def __init__(self, queries: Sequence[TaughtQuery], recipe: Pace) -> None:
         self._queries = queries
         self._recipe = recipe
         groups = sum(self._group_count(query) * query.repeat for query in queries)
@@ -113,6 +126,7 @@ def read_taught(
         teacher = _teacher(part)
         for example in open_source(part.source, data):
             scores = np.array(_scores(part, example), dtype=np.float64)
+            scores = _places(scores) if part.places else scores
             raw.setdefault(teacher, []).append(scores)
             if len(scores) > 1:
                 queries.append((_taught(part, example, scores, encoder), teacher))
@@ -137,6 +151,13 @@ def _standardised(query: TaughtQuery, scale: TeacherScale) -> TaughtQuery:
 
 def _scale(scores: NDArray[np.float64]) -> TeacherScale:
     return TeacherScale(mean=float(scores.mean()), std=float(scores.std()) or 1.0)
+
+
+def _places(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return n for the best of n candidates down to 1; ties by input order, as rankings are."""
+    places = np.empty(len(scores))
+    places[np.argsort(-scores, kind="stable")] = np.arange(len(scores), 0, -1)
+    return places
 
 
 def _teacher(part: TrainSource) -> str:

@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification
 from training.__main__ import main
 from training.latency import Latency, Workload, measure, ratio
 from training.latency_table import cost_per_million
-from training.shapes import PAPER, Shape
+from training.shapes import PAPER, STUDENTS, Shape
 
 CPU = torch.device("cpu")
 TOYS = (
@@ -46,6 +46,18 @@ def test_the_papers_shapes_have_the_published_number_of_weights(place: int, publ
     assert sum(parameter.numel() for parameter in model.parameters()) == published
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+
+
+def test_minilm_and_tinybert_have_their_published_number_of_weights() -> None:
+    published = {"6 × 384": 22_713_216, "4 × 312": 14_350_248}  # without a head
+    for shape in STUDENTS:
+        model = shape.build(device=torch.device("meta"), dtype=torch.float32)
+        if shape.name in published:
+            encoder = sum(
+                parameter.numel() for parameter in model.get_submodule("bert").parameters()
+            )
+            assert encoder == published[shape.name]
+    assert STUDENTS[0] == PAPER[1]  # the same BERT-base
 
 
 def test_scores_are_finite_in_either_precision() -> None:

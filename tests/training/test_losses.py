@@ -182,6 +182,7 @@ def test_a_students_loss_goes_by_name() -> None:
         "margin": 6.5 / 3,
         "mse": 2.25 / 3,
         "hinge": 0.5 / 3,
+        "ranknet": (2 * math.log1p(math.exp(-0.5)) + math.log1p(math.exp(-1))) / 3,
     }
     assert set(expected) == set(get_args(StudentLoss))
     for name in get_args(StudentLoss):
@@ -204,3 +205,24 @@ def test_every_loss_raises_the_better_and_lowers_the_worse(name: StudentLoss) ->
     assert student.grad is not None
     better, worse = student.grad.tolist()
     assert better < 0 < worse
+
+
+def test_ranknet_reads_the_order_of_a_permutation_and_nothing_else() -> None:
+    # Ranked first and second, left out, never asked about.
+    tiers = row(2, 1, 0, -1)
+    student = random_row(4, 5)
+    found = student_loss("ranknet", student, tiers, beta=0.4, tau=0.1).item()
+    gaps = [student[i] - student[j] for i in range(4) for j in range(i + 1, 4)]
+    expected = -sum(math.log(1 / (1 + math.exp(-gap))) for gap in gaps) / 6
+    assert found == pytest.approx(expected)
+    stretched = student_loss("ranknet", student, row(40, 1, 0.5, -9), beta=0.4, tau=0.1)
+    assert stretched.item() == pytest.approx(found)
+
+
+def test_ranknet_makes_no_pair_of_documents_in_one_tier() -> None:
+    student = row(0.3, 5, -5).requires_grad_()
+    student_loss("ranknet", student, row(1, 0, 0), beta=0.4, tau=0.1).backward()  # type: ignore[no-untyped-call]
+    assert student.grad is not None
+    # Each of the two pairs by hand: -sigmoid(worse - better) / 2 for the better one.
+    first, second = 1 / (1 + math.exp(-4.7)) / 2, 1 / (1 + math.exp(5.3)) / 2
+    assert student.grad.tolist() == pytest.approx([-first - second, first, second])

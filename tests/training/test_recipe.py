@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from training.layerwise.recipe import LayerwiseRecipe
 from training.pipeline.plan import make_plan
 from training.pipeline.recipe import PipelineRecipe
 from training.recipe import (
@@ -54,6 +55,8 @@ def test_every_shipped_recipe_loads() -> None:
             load_recipe(path, LabelRecipe)
         elif path.name.endswith("cpt.toml"):
             load_recipe(path, CptRecipe)
+        elif path.name.startswith("layerwise-student"):
+            load_recipe(path, LayerwiseRecipe)
         elif path.name.endswith("sft.toml"):
             load_recipe(path, SftRecipe)
         else:

@@ -242,25 +242,30 @@ def test_a_stage_that_was_killed_ends_as_the_uninterrupted_one(stage: str, task:
 
 def test_two_processes_train_as_one_does(task: Path) -> None:
     """Real DDP over gloo, started by accelerate: the same steps, whatever the share of each."""
+    source = {"kind": "judged", "path": "nouns", "split": "train"}
+    student: dict[str, Any] = {
+        "name": "distill",
+        "student": student_of(task) | {"dropout": 0},
+        "rows_per_call": 4,
+        "groups_per_step": 7,
+        "validation": [{"path": "nouns", "split": "val"}],
+    }
+    distilled = student | {"train": [{"teacher": "grades", "source": source}]}
+    narrow = student["student"] | {"base": str(tiny_base(task / "narrow", layers=1, hidden=32))}
+    by_layers = {"teacher": str(student_of(task)["base"]), "train": [source], "student": narrow}
     stages = {
         "cpt": cpt_recipe(task / "base", steps=4, rows_per_step=5, rows_per_call=2),
         "sft": sft_recipe(task / "base", epochs=1, groups_per_step=7, groups_per_call=2),
-        "distill": {
-            "name": "distill",
-            "student": student_of(task) | {"dropout": 0},
-            "rows_per_call": 4,
-            "groups_per_step": 7,
-            "train": [
-                {
-                    "teacher": "grades",
-                    "source": {"kind": "judged", "path": "nouns", "split": "train"},
-                }
-            ],
-            "validation": [{"path": "nouns", "split": "val"}],
-        },
+        "distill": distilled,
+        "distill-terms": distilled | {"name": "distill-terms", "term_control": {"weight": 1.0}},
+        "layerwise": student | {"name": "layerwise"} | by_layers,
     }
     calls = [
-        [stage, str(toml(task / f"ddp-{stage}.toml", fields)), "--data", str(task), "--out"]
+        [
+            stage.split("-")[0],
+            str(toml(task / f"ddp-{stage}.toml", fields)),
+            *("--data", str(task), "--out"),
+        ]
         for stage, fields in stages.items()
     ]
     for call in calls:

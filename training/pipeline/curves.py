@@ -13,8 +13,18 @@ from training.pipeline.plan import Step
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-CARDS = {"cpt": "cpt.json", "sft": "disranker.json", "distill": "disranker.json"}
-VALIDATION = {"cpt": "held_out_loss", "sft": "ndcg_at_10", "distill": "ndcg_at_10"}
+CARDS = {
+    "cpt": "cpt.json",
+    "sft": "disranker.json",
+    "distill": "disranker.json",
+    "layerwise": "disranker.json",
+}
+VALIDATION = {
+    "cpt": "held_out_loss",
+    "sft": "ndcg_at_10",
+    "distill": "ndcg_at_10",
+    "layerwise": "held_out_loss",
+}
 TITLES = {"held_out_loss": "held-out loss", "ndcg_at_10": "validation nDCG@10"}
 
 

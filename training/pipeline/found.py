@@ -18,6 +18,7 @@ FACTS = {
     "retrieve": "retrieved.json",
     "label": "labels.json",
     "distill": "disranker.json",
+    "layerwise": "disranker.json",
     "average": "disranker.json",
 }
 """What a stage that has ended writes beside its outcome, its recipe among it."""
@@ -38,7 +39,7 @@ def made_at(step: Step) -> str | None:
         made = RECIPES[stage].model_validate(facts["recipe"])
     except (OSError, ValueError, KeyError, ValidationError):
         return None
-    if stage in ("sft", "distill") and "history" not in facts["metrics"]:
+    if stage in ("sft", "distill", "layerwise") and "history" not in facts["metrics"]:
         return None  # the best checkpoint so far, of a run that goes on
     if made.model_dump() != RECIPES[stage].model_validate(step.fields).model_dump():
         return None

@@ -15,8 +15,8 @@ from training.pipeline.recipe import ExportStage, PipelineRecipe, RecipeStage
 from training.recipe import EvaluateRecipe, RecipeError, load_recipe
 
 STAGES = "stages"
-LAUNCHED = ("cpt", "sft", "distill")
-SYSTEMS = ("sft", "label", "distill", "export")
+LAUNCHED = ("cpt", "sft", "distill", "layerwise")
+SYSTEMS = ("sft", "label", "distill", "layerwise", "export")
 """Stages whose outcome ranks."""
 
 

@@ -30,7 +30,7 @@ class _Stage(RecipePart):
 class RecipeStage(_Stage):
     """A stage of `python -m training` that has a recipe."""
 
-    stage: Literal["scratch", "cpt", "sft", "retrieve", "label", "distill", "average"]
+    stage: Literal["scratch", "cpt", "sft", "retrieve", "label", "distill", "layerwise", "average"]
     recipe: Path | None = Field(None, description="TOML file, relative to the pipeline's")
     set: dict[str, Any] = Field({}, description="fields laid over the file's; nested tables merge")
 
@@ -82,7 +82,7 @@ class PipelineRecipe(RecipePart):
     name: Name
     seeds: tuple[Seed, ...] = Field((), description="a stage that has a seed is run with each")
     launch: tuple[str, ...] = Field(
-        (), description="arguments of `accelerate launch`, which then starts cpt, sft and distill"
+        (), description="arguments of `accelerate launch`, which then starts what trains a model"
     )
     stages: tuple[Stage, ...] = Field(min_length=1)
     report: ReportOptions | None = None
