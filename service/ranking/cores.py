@@ -48,7 +48,8 @@ class Cores:
 
     async def leave(self, line: Line) -> None:
         """Launch no more of a line; after the last one, return once every launch has ended."""
-        self._lines.remove(line)
+        if line in self._lines:
+            self._lines.remove(line)
         if not self._lines:
             self.wake()
             await asyncio.gather(*self._loops)

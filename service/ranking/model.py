@@ -150,6 +150,15 @@ class Model:
             asyncio.create_task(self._recovery.run(self._prove)),
         ]
 
+    async def check(self) -> None:
+        """Pass where its engine is there, as one in this process is.
+
+        Raises:
+            EngineError: It is not; the message says why.
+        """
+        if isinstance(self._engine, RemoteEngine):
+            await self._engine.check()
+
     async def judged(self) -> None:
         """Return once the first warm-up is over; `trust` tells how it went."""
         await self._judged.wait()
@@ -167,6 +176,7 @@ class Model:
             with suppress(TimeoutError):
                 async with asyncio.timeout(STOP_S):
                     await self._queue.stop()
+        self._tasks.clear()
         for lane in (self.lane, self._bare):
             lane.close()
         engine = self.runner.engine
@@ -186,8 +196,7 @@ class Model:
         self._judged.set()
 
     async def _prove(self) -> None:
-        if isinstance(self._engine, RemoteEngine):
-            await self._engine.check()
+        await self.check()
         await probe(self._engine, self._probed, self.bundle.golden[0], tolerance=self._tolerance)
 
     @property
