@@ -92,7 +92,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         lanes.start()
-        settling = asyncio.create_task(_settle(stable))
+        settling = asyncio.create_task(_settle(lanes.stable.model))
         yield
         lanes.readiness.stopping = True
         settling.cancel()

@@ -31,7 +31,7 @@ class LocalEngine:
             scorer: Scores the pairs; called from several threads at once.
             workers: Calls that run side by side.
         """
-        self._scorer = scorer
+        self._scorer: Scorer | None = scorer
         self._threads = ThreadPoolExecutor(workers, "score", initializer=step_back)
 
     async def score(self, pairs: Sequence[TokenPair], deadline: float) -> Scores:
@@ -41,33 +41,36 @@ class LocalEngine:
             EngineError: The scorer failed, or gave a score that is not finite.
         """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._score, pairs, deadline)
+        if self._scorer is None:
+            raise EngineError("the engine was closed")
+        return await loop.run_in_executor(self._threads, _score, self._scorer, pairs, deadline)
 
     def close(self) -> None:
-        """Let the threads end after their current work."""
+        """Let the threads end after their current work, and the scorer's memory go with them."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._scorer = None
 
-    def _score(self, pairs: Sequence[TokenPair], deadline: float) -> Scores:
-        values = np.zeros(len(pairs), dtype=np.float32)
-        scored = np.zeros(len(pairs), dtype=np.bool_)
-        start = tokens = 0
-        for portion in portions(pairs):
-            if monotonic() >= deadline:
-                break
-            end = start + len(portion)
-            values[start:end] = self._score_portion(portion)
-            scored[start:end] = True
-            tokens += sum(map(len, portion))
-            start = end
-        return Scores(values, scored, real_tokens=tokens, padded_tokens=tokens)
 
-    def _score_portion(self, pairs: Sequence[TokenPair]) -> Float32s:
-        try:
-            scores = self._scorer.score(pairs)
-        except Exception as error:  # onnxruntime's own exceptions share no base class
-            raise EngineError(
-                f"the model failed on pairs of {[*map(len, pairs)]} tokens"
-            ) from error
-        if not np.isfinite(scores).all():
-            raise EngineError(f"the model scored pairs of {[*map(len, pairs)]} tokens as {scores}")
-        return scores
+def _score(scorer: Scorer, pairs: Sequence[TokenPair], deadline: float) -> Scores:
+    values = np.zeros(len(pairs), dtype=np.float32)
+    scored = np.zeros(len(pairs), dtype=np.bool_)
+    start = tokens = 0
+    for portion in portions(pairs):
+        if monotonic() >= deadline:
+            break
+        end = start + len(portion)
+        values[start:end] = _score_portion(scorer, portion)
+        scored[start:end] = True
+        tokens += sum(map(len, portion))
+        start = end
+    return Scores(values, scored, real_tokens=tokens, padded_tokens=tokens)
+
+
+def _score_portion(scorer: Scorer, pairs: Sequence[TokenPair]) -> Float32s:
+    try:
+        scores = scorer.score(pairs)
+    except Exception as error:  # onnxruntime's own exceptions share no base class
+        raise EngineError(f"the model failed on pairs of {[*map(len, pairs)]} tokens") from error
+    if not np.isfinite(scores).all():
+        raise EngineError(f"the model scored pairs of {[*map(len, pairs)]} tokens as {scores}")
+    return scores
