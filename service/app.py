@@ -29,6 +29,7 @@ from service.engines.engine import Engine, EngineKind, RemoteEngine, Runner
 from service.ranking.admission import Backlog
 from service.ranking.caches import DocumentTokenCache, ScoreCache
 from service.ranking.cores import Cores
+from service.ranking.encoders import Encoders
 from service.ranking.health import HANG_S
 from service.ranking.model import Model, Shared
 from service.ranking.readiness import Readiness
@@ -72,6 +73,7 @@ def create_app(
     shared = Shared(
         cores=Cores(concurrency),
         backlog=Backlog(max_tokens=settings.max_backlog_tokens),
+        encoders=Encoders(),
         tokens=tokens,
         scores=scores,
         max_batch=settings.max_batch,

@@ -16,6 +16,7 @@ from service.ranking.admission import Admission, Backlog
 from service.ranking.batcher import Batcher, QueueDepth
 from service.ranking.caches import DocumentTokenCache, ScoreCache
 from service.ranking.cores import Cores
+from service.ranking.encoders import Encoders
 from service.ranking.golden import probe
 from service.ranking.health import Recovery, WatchedEngine
 from service.ranking.lane import LocalLane
@@ -36,6 +37,7 @@ class Shared:
     Attributes:
         cores: What runs the launches of those in this process.
         backlog: The accepted work of those in this process.
+        encoders: By tokenizer.
         tokens: Documents' token ids, by tokenizer.
         scores: Pairs' scores, by model.
         max_batch: Most pairs a launch.
@@ -45,6 +47,7 @@ class Shared:
 
     cores: Cores
     backlog: Backlog
+    encoders: Encoders
     tokens: DocumentTokenCache
     scores: ScoreCache
     max_batch: int
@@ -76,7 +79,7 @@ class Model:
         self.trust = Trust()
         self._recovery = Recovery(self.trust)
         self._queue, self._engine, backlog = self._before(shared)
-        encoder = bundle.encoder()
+        encoder = shared.encoders.of(bundle)
         lane = partial(
             LocalLane, encoder, self._queue, model=f"{bundle.manifest.version} {runner.precision}"
         )
