@@ -87,7 +87,7 @@ class RequestRecord:
         given = headers.get("x-request-id", "")
         request_id = given if _SAFE_ID.fullmatch(given) else uuid4().hex
         traceparent = valid_traceparent(headers.getlist("traceparent"))
-        wanted = headers.get("x-variant") or None
+        wanted = headers.get("x-variant")
         path = get_route_path(scope)
         return cls(request_id, scope["method"], path, lane, traceparent, wanted)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
@@ -11,11 +12,14 @@ from service.api.body import read_body
 from service.api.faults import faults_of
 from service.api.intake import Held, Intake
 from service.api.openapi import json_body, problem_responses
+from service.api.record import record_of
 from service.ranking.errors import ConflictError, Fault, InvalidRequestError
 from service.ranking.model import Model
 from service.rollout.lanes import VARIANTS, Lanes, Served, Variant
 from service.rollout.loading import Loader
 from service.rollout.split import StaleWeightError, Weight
+
+log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 10_000
 BODY_S = 10.0
@@ -108,10 +112,11 @@ def rollout_router(lanes: Lanes, loader: Loader) -> APIRouter:
             openapi_extra=json_body(LoadRequest),
         )
     for variant in ("canary", "shadow"):
+        # Not DELETE: a 405 would name the methods of one of two routes on a path.
         router.add_api_route(
-            f"/{variant}",
+            f"/{variant}/unload",
             _unloading(lanes, loader, variant),
-            methods=["DELETE"],
+            methods=["POST"],
             summary=f"Let the {variant} finish what it has, and free its memory",
             responses=problem_responses(409),
         )
@@ -121,9 +126,9 @@ def rollout_router(lanes: Lanes, loader: Loader) -> APIRouter:
         summary="Make the canary the stable model",
         responses=problem_responses(409),
     )
-    async def promote() -> LanesState:
+    async def promote(request: Request) -> LanesState:
         loader.promote()
-        return _state(lanes)
+        return _changed(lanes, request, "canary promoted")
 
     @router.put(
         "/canary/weight",
@@ -140,7 +145,7 @@ def rollout_router(lanes: Lanes, loader: Loader) -> APIRouter:
             lanes.split.apply(Weight(asked.weight, generation))
         except StaleWeightError as error:
             raise ConflictError(Fault("generation", str(error), value=generation)) from None
-        return _state(lanes)
+        return _changed(lanes, request, "canary weighed")
 
     return router
 
@@ -149,15 +154,15 @@ def _loading(lanes: Lanes, loader: Loader, variant: Variant) -> Any:
     async def load(request: Request) -> LanesState:
         asked = await _read(request, LoadRequest)
         await loader.load(variant, asked.bundle, triton_model=asked.triton_model)
-        return _state(lanes)
+        return _changed(lanes, request, f"{variant} loaded")
 
     return load
 
 
 def _unloading(lanes: Lanes, loader: Loader, variant: Variant) -> Any:
-    async def unload() -> LanesState:
+    async def unload(request: Request) -> LanesState:
         loader.unload(variant)
-        return _state(lanes)
+        return _changed(lanes, request, f"{variant} unloaded")
 
     return unload
 
@@ -178,6 +183,19 @@ async def _read(request: Request, model: type[Body]) -> Body:
         no_json = error.errors(include_url=False)[0]["type"] == "json_invalid"
         status = 400 if no_json else 422
         raise InvalidRequestError(*faults, status=status, total=error.error_count()) from None
+
+
+def _changed(lanes: Lanes, request: Request, what: str) -> LanesState:
+    """Log who changed what, and return what it is now."""
+    record, state = record_of(request), _state(lanes)
+    fields = {
+        "request_id": record.request_id,
+        "key": record.key,
+        "generation": state.generation,
+        "lanes": {lane.lane: [lane.model, lane.version, lane.weight] for lane in state.lanes},
+    }
+    log.info(what, extra={"fields": fields})
+    return state
 
 
 def _state(lanes: Lanes) -> LanesState:

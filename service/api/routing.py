@@ -35,7 +35,7 @@ def route(
     if faults := [*_faults(given, record.wanted)]:
         raise InvalidRequestError(*faults)
     key = given or routing_key or record.request_id
-    return lanes.choose(key, WANTED[record.wanted] if record.wanted else None)
+    return lanes.choose(key, WANTED[record.wanted] if record.wanted is not None else None)
 
 
 def _faults(key: str, wanted: str | None) -> Iterator[Fault]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,8 +15,6 @@ from service.ranking.errors import ConflictError, Fault, InvalidRequestError
 from service.ranking.model import Model
 from service.rollout.lanes import Lanes, Served, Variant
 from service.runtime import step_back
-
-log = logging.getLogger(__name__)
 
 OpenModel = Callable[[Path, str | None], Model]
 """Opens a bundle to be run by what Triton calls so, or by its default name; takes seconds."""
@@ -67,9 +64,7 @@ class Loader:
             if variant == "canary":
                 self._lanes.split.reset()
             self._lanes.put(variant, model)
-        served = Served(variant, model)
-        _tell("loaded", served)
-        return served
+        return Served(variant, model)
 
     def unload(self, variant: Variant) -> None:
         """Let go of a lane's model once its requests are answered.
@@ -78,9 +73,8 @@ class Loader:
             ConflictError: The lane is empty, or something is being loaded.
         """
         with self._alone():
-            served = self._served(variant)
+            self._served(variant)
             self._lanes.remove(variant)
-        _tell("unloaded", served)
 
     def promote(self) -> Served:
         """Make the canary the stable model, and return it; nothing is loaded or warmed up for that.
@@ -93,7 +87,6 @@ class Loader:
             if (fault := canary.model.trust.fault) is not None:
                 raise ConflictError(Fault("canary", f"it may not rank: {fault}"))
             self._lanes.promote()
-        _tell("promoted", self._lanes.stable)
         return self._lanes.stable
 
     @contextmanager
@@ -149,9 +142,3 @@ class Loader:
 
 def _no_bundle(name: str, message: str) -> InvalidRequestError:
     return InvalidRequestError(Fault("bundle", message, value=name))
-
-
-def _tell(what: str, served: Served) -> None:
-    model, version, variant = served.labels
-    fields = {"model": model, "version": version, "variant": variant}
-    log.info("%s: %s", what, variant, extra={"fields": fields})

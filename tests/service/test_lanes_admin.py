@@ -174,7 +174,7 @@ async def test_canaries_that_come_and_go_leave_nothing_behind(admin: Callable[..
         for _ in range(3):
             await load(client, "canary", "candidate")
             assert models() == before + 1
-            (await client.delete("/admin/lanes/canary")).raise_for_status()
+            (await client.post("/admin/lanes/canary/unload")).raise_for_status()
             with anyio.fail_after(10):
                 while (await lanes_of(client))["leaving"]:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
@@ -221,8 +221,8 @@ async def test_what_does_not_go_with_the_lanes_is_a_conflict(
     async with admin() as client:
         for answer in (
             await client.post("/admin/lanes/canary/promote"),
-            await client.delete("/admin/lanes/canary"),
-            await client.delete("/admin/lanes/shadow"),
+            await client.post("/admin/lanes/canary/unload"),
+            await client.post("/admin/lanes/shadow/unload"),
             await weigh(client, 0.5),
         ):
             assert assert_problem(answer, 409)["error_type"] == "conflict"
@@ -231,7 +231,7 @@ async def test_what_does_not_go_with_the_lanes_is_a_conflict(
         )
         assert first.status_code == 200
         assert "try again later" in assert_problem(second, 409)["detail"]
-        assert_problem(await client.delete("/admin/lanes/stable"), 405)
+        assert_problem(await client.post("/admin/lanes/stable/unload"), 404)
         assert_problem(await load(client, "other", "candidate"), 404)
     async with serving(admin=True) as client:
         problem = assert_problem(await load(client, "canary", "candidate"), 409)
@@ -292,7 +292,7 @@ async def test_lanes_are_for_operators(admin: Callable[..., Any]) -> None:
     keys = [api_key("operator", scopes=["admin"]), api_key("tester", scopes=["rank", "variant"])]
     async with admin(keys=keys) as client:
         for method, path in (
-            ("GET", ""), ("PUT", "/canary"), ("DELETE", "/canary"),
+            ("GET", ""), ("PUT", "/canary"), ("POST", "/canary/unload"),
             ("POST", "/canary/promote"), ("PUT", "/canary/weight"),
         ):  # fmt: skip
             found = await client.request(method, f"/admin/lanes{path}", headers=bearer("tester"))
@@ -310,5 +310,5 @@ async def test_a_shadow_is_loaded_and_answers_nobody(admin: Callable[..., Any]) 
         assert (found["shadow"]["ready"], found["shadow"]["weight"]) == (True, 0)
         ready = await lane_metric(client, "disranker_lane_ready")
         assert ready == {"stable": 1, "shadow": 1}
-        (await client.delete("/admin/lanes/shadow")).raise_for_status()
+        (await client.post("/admin/lanes/shadow/unload")).raise_for_status()
     assert set(answers) == {"200 stable tiny"}
