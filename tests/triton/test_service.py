@@ -243,8 +243,17 @@ async def test_a_canary_is_another_model_of_the_same_triton(served: Served) -> N
     near = LocalEngine(OnnxScorer(candidate.model_path("fp32"), threads=1))
     pairs = candidate.encoder().encode("cat", [Candidate(summary="water")])
     expected = (await near.score(pairs, math.inf)).values
-    known = {"engine": "triton", "triton_url": served.triton.url, "precision": "fp32"}
-    async with service(served, admin=True, bundles_root=folder, **known) as client:
+    settings = Settings(
+        bundle=served.bundle.root,
+        engine="triton",
+        triton_url=served.triton.url,
+        precision="fp32",
+        admin=True,
+        bundles_root=folder,
+    )
+    app = create_app(settings, bundle=served.bundle, engine=served.engine(), precision="fp32")
+    async with started(app) as client:
+        await until(client, ready=True)
 
         async def put() -> httpx.Response:
             return await client.put("/admin/lanes/canary", json={"bundle": "candidate"})
