@@ -1,14 +1,9 @@
-"""What the service says of itself: Prometheus instruments and JSON logs."""
+"""What the service counts of itself, for Prometheus."""
 
 from __future__ import annotations
 
-import json
-import logging
-import sys
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
 from prometheus_client import (
     CollectorRegistry,
@@ -25,7 +20,6 @@ from service.api.keys import Keys
 from service.engines.engine import RemoteEngine
 from service.ranking.caches import CacheStats
 from service.rollout.lanes import REASONS, Labels, Lanes, Reason
-from service.tracebacks import describe
 
 BUCKETS_MS = (0.5, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 50, 100, 250, 500)
 SLOW_BUCKETS_MS = (1000, 2500, 5000, 10000)  # a CPU's pace
@@ -274,35 +268,3 @@ class _KeyCollector(Collector):
             for reason, count in holder.refusals.items():
                 refusals.add_metric((name, reason), count)
         yield from (tokens, refusals)
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line; `extra={"fields": {...}}` adds keys."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the record as JSON."""
-        line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": _message(record),
-            **getattr(record, "fields", {}),
-        }
-        if record.exc_info and record.exc_info[1]:
-            line["exception"] = describe(record.exc_info[1])
-        return json.dumps(line, ensure_ascii=False, default=str)
-
-
-def _message(record: logging.LogRecord) -> str:
-    message = record.getMessage()
-    # Its other lines are representations of tasks and the messages of their exceptions.
-    return message.partition("\n")[0] if record.name == "asyncio" else message
-
-
-def configure_logging(level: str) -> None:
-    """Send all logs, uvicorn's among them, to stderr as JSON lines."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
-    root = logging.getLogger()
-    root.handlers = [handler]
-    root.setLevel(level.upper())

@@ -19,10 +19,10 @@ from service.contract.bundle import Bundle
 from service.contract.encoding import TokenPair
 from service.contract.types import Scores
 from service.engines.local import LocalEngine
+from service.logs import JsonFormatter
 from service.ranking.readiness import Readiness
 from service.scorers.onnx import OnnxScorer
 from service.settings import Settings
-from service.telemetry import JsonFormatter
 from tests.service.asking import assert_problem, request
 from tests.service.conftest import Client, started
 

@@ -17,10 +17,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.app import create_app
 from service.contract.bundle import Bundle
 from service.engines.local import LocalEngine
+from service.logs import JsonFormatter
 from service.rollout.split import place
 from service.scorers.scorer import load_scorer
 from service.settings import Settings
-from service.telemetry import JsonFormatter
 from tests.service.asking import api_key, assert_problem, bearer, request
 from tests.service.conftest import Client, started
 
