@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from service.api.keys import NAME, SCOPES, fresh_key
 from service.app import create_app
 from service.contract.bundle import Bundle, BundleError
+from service.logs import configure_logging
 from service.offline import CandidatesError, check_bundle, rank_file
 from service.ranking.readiness import Readiness
 from service.runner import choose_runner, local_engine, local_precision
@@ -25,7 +26,6 @@ from service.runtime import (
 from service.scorers.native import kernels
 from service.server import build_server, listen
 from service.settings import PREFIX, Settings, SettingsError, is_loopback, load_settings
-from service.telemetry import configure_logging
 
 if TYPE_CHECKING:
     from service.api.spans import Spans

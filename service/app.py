@@ -8,16 +8,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from service.api import openapi, problems
-from service.api.admin import admin_router
-from service.api.guard import Guard, needed_scope
+from service.api.admin import Cache, admin_router
+from service.api.guard import Guard, needed_scopes
 from service.api.keys import Keys
 from service.api.middleware import BeginSpan, RecordRequests
 from service.api.operations import Info, operations_router
+from service.api.rollout_admin import ADMIN_REQUESTS, rollout_router
 from service.api.routes import ROUTES, ranking_router
 from service.api.schema import MAX_CANDIDATES
 from service.api.serving import Serving
@@ -27,10 +29,14 @@ from service.engines.engine import Engine, EngineKind, RemoteEngine, Runner
 from service.ranking.admission import Backlog
 from service.ranking.caches import DocumentTokenCache, ScoreCache
 from service.ranking.cores import Cores
+from service.ranking.encoders import Encoders
 from service.ranking.health import HANG_S
 from service.ranking.model import Model, Shared
 from service.ranking.readiness import Readiness
 from service.rollout.lanes import Lanes
+from service.rollout.loading import Loader
+from service.rollout.split import Split, Weight
+from service.runner import choose_runner
 from service.settings import Settings
 from service.telemetry import Telemetry
 
@@ -67,6 +73,7 @@ def create_app(
     shared = Shared(
         cores=Cores(concurrency),
         backlog=Backlog(max_tokens=settings.max_backlog_tokens),
+        encoders=Encoders(),
         tokens=tokens,
         scores=scores,
         max_batch=settings.max_batch,
@@ -74,14 +81,20 @@ def create_app(
         hang_s=hang_s,
     )
     stable = Model(bundle, Runner(engine_name, engine, precision, concurrency), shared)
-    lanes = Lanes(stable, readiness=readiness or Readiness())
+    split = Split(settings.split_salt, Weight(settings.canary_weight))
+    lanes = Lanes(stable, readiness=readiness or Readiness(), split=split)
+    open_model = partial(_open, settings, shared)
+    if settings.canary:
+        lanes.put("canary", open_model(settings.canary))
+    if settings.shadow:
+        lanes.put("shadow", open_model(settings.shadow))
     telemetry = Telemetry(lanes, budget_s=settings.budget_ms / 1000)
     telemetry.watch_caches({"tokens": lambda: tokens.stats, "scores": lambda: scores.stats})
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         lanes.start()
-        settling = asyncio.create_task(_settle(stable))
+        settling = asyncio.create_task(_settle(lanes.stable.model))
         yield
         lanes.readiness.stopping = True
         settling.cancel()
@@ -100,10 +113,14 @@ def create_app(
     info = partial(_info, settings, lanes)
     app.include_router(operations_router(lanes, telemetry=telemetry, info=info))
     if settings.admin:
-        app.include_router(admin_router(settings, caches={"tokens": tokens, "scores": scores}))
+        loader = Loader(lanes, open_model=open_model, root=settings.bundles_root)
+        rollout = rollout_router(lanes, loader)
+        caches: dict[str, Cache] = {"tokens": tokens, "scores": scores}
+        app.include_router(admin_router(settings, rollout, caches=caches))
     problems.install(app)
-    requests = {dialect.request: None for route in ROUTES for dialect in route.dialects}
-    openapi.describe(app, *requests, max_query_chars=settings.max_query_chars)
+    requests = dict.fromkeys(dialect.request for route in ROUTES for dialect in route.dialects)
+    admin = ADMIN_REQUESTS if settings.admin else ()
+    openapi.describe(app, *requests, *admin, max_query_chars=settings.max_query_chars)
     _guard(app, settings, telemetry)
     app.add_middleware(RecordRequests, lanes=lanes, telemetry=telemetry, begin_span=begin_span)
     return app
@@ -115,14 +132,20 @@ def _guard(app: FastAPI, settings: Settings, telemetry: Telemetry) -> None:
         keys = Keys(settings.keys)
         telemetry.watch_keys(keys)
         app.add_middleware(Guard, keys=keys)
-        openapi.require_keys(app, lambda path: needed_scope(path, keys) is not None)
+        openapi.require_keys(app, lambda path: bool(needed_scopes(path, keys)))
     if settings.cors_origins:  # outside the guard: a preflight comes without a key
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=("GET", "POST"),
             allow_headers=("*",),
-            expose_headers=("x-request-id", "server-timing", "retry-after", "retry-after-ms"),
+            expose_headers=(
+                "x-request-id",
+                "x-variant",
+                "server-timing",
+                "retry-after",
+                "retry-after-ms",
+            ),
         )
 
 
@@ -131,6 +154,16 @@ async def _settle(model: Model) -> None:
     await model.judged()
     gc.collect()
     gc.freeze()
+
+
+def _open(settings: Settings, shared: Shared, path: Path, triton_model: str | None = None) -> Model:
+    """Return a bundle beside the stable one, run by what the settings ask for."""
+    bundle = Bundle.open(path)
+    return Model(
+        bundle,
+        choose_runner(settings.model_copy(update={"triton_model": triton_model}), bundle),
+        shared,
+    )
 
 
 def _info(settings: Settings, lanes: Lanes) -> Info:

@@ -1,4 +1,4 @@
-"""The one inference runtime that must be installed."""
+"""What this process runs on: an inference runtime, a heap, and cores."""
 
 from __future__ import annotations
 
@@ -57,6 +57,12 @@ def share_heaps() -> None:
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").mallopt(M_ARENA_MAX, 1)
+
+
+def return_memory() -> None:
+    """Give free memory back to the system, where the C library is glibc; after a model has gone."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def step_back() -> None:

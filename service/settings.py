@@ -53,6 +53,31 @@ class Settings(BaseSettings):
         default=Path("models/default"),
         description="Directory of the model bundle; every byte of it is checked at start.",
     )
+    canary: Path | None = Field(
+        default=None,
+        description="Bundle of a candidate, loaded beside the bundle and given a part of the "
+        "requests.",
+    )
+    canary_weight: float = Field(
+        default=0,
+        ge=0,
+        le=1,
+        description="Part of the routing keys that go to the canary, until it is set anew.",
+    )
+    shadow: Path | None = Field(
+        default=None,
+        description="Bundle that is loaded to rank copies of requests; nobody gets its answers.",
+    )
+    bundles_root: Path | None = Field(
+        default=None,
+        description="Directory of the bundles that /admin may load; by default it may load none.",
+    )
+    split_salt: str = Field(
+        default="disranker",
+        max_length=256,
+        description="Which routing keys a canary gets first depends on it; the same on every "
+        "replica.",
+    )
     precision: TritonPrecision | None = Field(
         default=None,
         description="Model of the bundle to serve: int8 is the fast one, fp32 the reference, fp16 "

@@ -1,14 +1,9 @@
-"""What the service says of itself: Prometheus instruments and JSON logs."""
+"""What the service counts of itself, for Prometheus."""
 
 from __future__ import annotations
 
-import json
-import logging
-import sys
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
 from prometheus_client import (
     CollectorRegistry,
@@ -24,8 +19,7 @@ from prometheus_client.registry import Collector
 from service.api.keys import Keys
 from service.engines.engine import RemoteEngine
 from service.ranking.caches import CacheStats
-from service.rollout.lanes import Labels, Lanes
-from service.tracebacks import describe
+from service.rollout.lanes import REASONS, Labels, Lanes, Reason
 
 BUCKETS_MS = (0.5, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 50, 100, 250, 500)
 SLOW_BUCKETS_MS = (1000, 2500, 5000, 10000)  # a CPU's pace
@@ -58,6 +52,11 @@ class LaneMetrics:
             instruments.tokens.labels(*labels, kind) for kind in ("real", "padded")
         )
         self._misses = instruments.misses.labels(*labels)
+        self._routed = {name: instruments.routed.labels(*labels, name) for name in REASONS}
+
+    def observe_route(self, reason: Reason) -> None:
+        """Count a request that was sent to this lane."""
+        self._routed[reason].inc()
 
     def observe_request(self, outcome: str, seconds: float) -> None:
         """Count a request to rank, whatever became of it.
@@ -114,6 +113,12 @@ class Instruments:
             "Requests to rank not answered within the latency budget, failed ones included.",
             LABELS,
         )
+        self.routed = counter(
+            "disranker_routed_requests_total",
+            "Requests sent to a lane: by their key (split), by their own wish (override), or since "
+            "the canary that they were for may not rank (fallback).",
+            (*LABELS, "reason"),
+        )
 
 
 class Telemetry:
@@ -165,6 +170,12 @@ class _LaneCollector(Collector):
         """Yield the metrics of all lanes."""
         gauge = partial(GaugeMetricFamily, labels=LABELS)
         ready = gauge("disranker_ready", "1 when ready for traffic.")
+        lane_ready = gauge("disranker_lane_ready", "1 when the lane's model may rank.")
+        weight = gauge("disranker_lane_weight", "Part of the routing keys that go to the lane.")
+        generation = GaugeMetricFamily(
+            "disranker_split_generation", "Of the decision that set the lanes' weights."
+        )
+        generation.add_metric((), self._lanes.split.weight.generation)
         speed = gauge(
             "disranker_engine_tokens_per_second", "Speed of the latest launches, all cores."
         )
@@ -189,6 +200,8 @@ class _LaneCollector(Collector):
         ready.add_metric(self._lanes.stable.labels, self._lanes.readiness.reason is None)
         for served in self._lanes:
             labels, model, runner = served.labels, served.model, served.model.runner
+            lane_ready.add_metric(labels, model.trust.fault is None)
+            weight.add_metric(labels, self._lanes.weight_of(served.variant))
             speed.add_metric(labels, model.pace.tokens_per_s)
             depth = model.depth
             for unit, family in depths.items():
@@ -198,7 +211,7 @@ class _LaneCollector(Collector):
                 triton.add_metric(labels, runner.engine.served_version)
             version = model.bundle.manifest.version
             info.add_metric((*labels, runner.precision, runner.name, version), 1)
-        yield from (ready, speed, *depths.values(), wasted, info)
+        yield from (ready, lane_ready, weight, generation, speed, *depths.values(), wasted, info)
         if triton.samples:
             yield triton
 
@@ -255,35 +268,3 @@ class _KeyCollector(Collector):
             for reason, count in holder.refusals.items():
                 refusals.add_metric((name, reason), count)
         yield from (tokens, refusals)
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line; `extra={"fields": {...}}` adds keys."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the record as JSON."""
-        line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": _message(record),
-            **getattr(record, "fields", {}),
-        }
-        if record.exc_info and record.exc_info[1]:
-            line["exception"] = describe(record.exc_info[1])
-        return json.dumps(line, ensure_ascii=False, default=str)
-
-
-def _message(record: logging.LogRecord) -> str:
-    message = record.getMessage()
-    # Its other lines are representations of tasks and the messages of their exceptions.
-    return message.partition("\n")[0] if record.name == "asyncio" else message
-
-
-def configure_logging(level: str) -> None:
-    """Send all logs, uvicorn's among them, to stderr as JSON lines."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
-    root = logging.getLogger()
-    root.handlers = [handler]
-    root.setLevel(level.upper())

@@ -30,9 +30,16 @@ class Dropped(BaseModel):
     scores: int = Field(description="Query-document pairs whose scores were cached.")
 
 
-def admin_router(settings: Settings, *, caches: Mapping[str, Cache]) -> APIRouter:
-    """Return the router of the admin endpoints."""
+def admin_router(settings: Settings, lanes: APIRouter, *, caches: Mapping[str, Cache]) -> APIRouter:
+    """Return the router of the admin endpoints.
+
+    Args:
+        settings: What is in effect.
+        lanes: The endpoints about lanes.
+        caches: By name.
+    """
     router = APIRouter(prefix="/admin", tags=["admin"])
+    router.include_router(lanes)
     # A key's hash is no secret, but nobody needs it here either.
     shown = settings.model_dump(mode="json", exclude={"keys": {"__all__": {"sha256"}}})
 

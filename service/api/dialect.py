@@ -28,6 +28,7 @@ class Question:
         low: Rank it only while nothing normal waits.
         partial: Take what was scored by the deadline.
         truncation: How much of the texts is read.
+        routing_key: Equal keys are ranked by the same model; None for one a request.
     """
 
     query: str
@@ -37,6 +38,7 @@ class Question:
     low: bool = False
     partial: bool = False
     truncation: Truncation = AS_FITS
+    routing_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

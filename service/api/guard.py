@@ -36,10 +36,16 @@ def scope_of(path: str) -> Scope | None:
     return "rank"
 
 
-def needed_scope(path: str, keys: Keys) -> Scope | None:
-    """Return the scope that a key must have for a path, None where no key is needed."""
-    scope = scope_of(path)
-    return scope if scope is not None and keys.guard(scope) else None
+def needed_scopes(path: str, keys: Keys, *, override: bool = False) -> set[Scope]:
+    """Return the scopes that a key must have for a path, none where no key is needed.
+
+    Args:
+        path: What is asked for.
+        keys: All keys.
+        override: Whether the request chooses its lane.
+    """
+    scopes: set[Scope | None] = {scope_of(path), "variant" if override else None}
+    return {scope for scope in scopes if scope is not None and keys.guard(scope)}
 
 
 class Guard:
@@ -58,14 +64,15 @@ class Guard:
             await self._app(scope, receive, send)
             return
         record: RequestRecord = scope["state"]["record"]
-        needed = needed_scope(record.path, self._keys)
-        if needed is None:
+        override = record.is_ranking and record.wanted is not None
+        needed = needed_scopes(record.path, self._keys, override=override)
+        if not needed:
             await self._app(scope, receive, send)
             return
         try:
             holder = self._keys.holder(needed, _authorization(scope))
             record.key = holder.key.name
-            if needed == "rank" and scope["method"] not in ("GET", "HEAD"):
+            if "rank" in needed and scope["method"] not in ("GET", "HEAD"):
                 holder.require_allowance()
         except RankError as error:
             await rank_problem(error, record.request_id)(scope, receive, send)

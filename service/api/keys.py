@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError
 from service.api.allowance import Allowance
 from service.ranking.errors import RankError
 
-Scope = Literal["rank", "admin", "metrics"]
+Scope = Literal["rank", "admin", "metrics", "variant"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 Reason = Literal["missing", "unknown", "scope", "rate"]
 
@@ -154,20 +154,20 @@ class Keys:
         self._scopes = {scope for holder in self.holders for scope in holder.key.scopes}
 
     def guard(self, scope: Scope) -> bool:
-        """Return whether a scope needs a key: where some key has it, and always for admin."""
-        return scope in self._scopes or scope == "admin"
+        """Return whether a scope needs a key: where some key has it, and always if not for all."""
+        return scope in self._scopes or scope in ("admin", "variant")
 
-    def holder(self, scope: Scope, authorization: Sequence[bytes]) -> Holder:
+    def holder(self, needed: Iterable[Scope], authorization: Sequence[bytes]) -> Holder:
         """Return who asks.
 
         Args:
-            scope: What the request needs.
+            needed: The scopes that the request needs.
             authorization: The values of its `Authorization` headers.
 
         Raises:
             MissingKeyError: There is no key, or more than one.
             UnknownKeyError: It is none of ours.
-            ScopeError: It lacks the scope.
+            ScopeError: It lacks one of them.
         """
         key = _bearer(authorization)
         if key is None:
@@ -177,7 +177,7 @@ class Keys:
         if holder is None:
             self.refusals["unknown"] += 1
             raise UnknownKeyError
-        if scope not in holder.key.scopes:
+        if not set(needed).issubset(holder.key.scopes):
             holder.refusals["scope"] += 1
             raise ScopeError
         return holder

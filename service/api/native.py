@@ -27,6 +27,7 @@ def ask(asked: RankRequest) -> Sequence[Question]:
         deadline_ms=asked.deadline_ms,
         low=asked.priority == "low",
         partial=asked.on_deadline == "partial",
+        routing_key=asked.routing_key,
     )
     return (question,)
 

@@ -34,6 +34,7 @@ HEADERS = {
         "Names the request in the service's log; the one that was sent, where it is safe to repeat",
         type="string",
     ),
+    "X-Variant": _header("The lane that ranked", type="string", enum=["stable", "canary"]),
     "Server-Timing": _header("Milliseconds spent, in all and in each stage", type="string"),
     "Retry-After": _header("Seconds after which trying again may help", type="integer", minimum=1),
     "Retry-After-Ms": _header("The same in milliseconds", type="integer", minimum=1),
@@ -42,9 +43,13 @@ RETRIED = (429, 503)
 """Statuses after which trying again may help."""
 
 
-def headers(status: int) -> dict[str, Any]:
+def headers(status: int, *, ranked: bool = False) -> dict[str, Any]:
     """Return the description of the headers of an answer with a status."""
-    names = HEADERS if status in RETRIED else ("X-Request-Id", "Server-Timing")
+    names = ["X-Request-Id", "Server-Timing"]
+    if ranked:
+        names.append("X-Variant")
+    if status in RETRIED:
+        names += ["Retry-After", "Retry-After-Ms"]
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
@@ -60,7 +65,12 @@ def request_body(*dialects: Dialect[Any]) -> dict[str, Any]:
         found = [_all_of(_reference(other.request), _any_key(other.keys)) for other in others]
         keys = frozenset[str]().union(*(other.keys for other in others))
         schema = {"anyOf": [*found, _all_of(schema, {"not": _any_key(keys)})]}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    return _body(schema)
+
+
+def json_body(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the description of a JSON body that the handler reads by itself."""
+    return _body(_reference(model))
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -125,6 +135,10 @@ def describe(app: FastAPI, *models: type[BaseModel], max_query_chars: int) -> No
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented extension point
+
+
+def _body(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def _reference(model: type[BaseModel]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from starlette._utils import get_route_path  # the router's own, so that all see
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import Scope
 
-from service.rollout.lanes import Labels
+from service.rollout.lanes import Choice, Labels, Reason
 from service.tracing import trace_id, valid_traceparent
 
 log = logging.getLogger("service.requests")
@@ -51,6 +51,8 @@ class RequestRecord:
         method: HTTP method.
         path: Path as the router matches it, without the query string.
         lane: Which model in which lane serves it; the stable one until another was chosen.
+        wanted: The lane it asks for by `X-Variant`.
+        reason: Why it is in its lane, once that was chosen.
         traceparent: Of the span that stands for the request, ours or else its client's.
         began: When the request arrived, in `time.monotonic()` seconds.
         answered: When the response began.
@@ -67,6 +69,8 @@ class RequestRecord:
     path: str
     lane: Labels
     traceparent: str | None = None
+    wanted: str | None = None
+    reason: Reason | None = None
     began: float = field(default_factory=monotonic)
     answered: float | None = None
     status: int = 0
@@ -83,7 +87,13 @@ class RequestRecord:
         given = headers.get("x-request-id", "")
         request_id = given if _SAFE_ID.fullmatch(given) else uuid4().hex
         traceparent = valid_traceparent(headers.getlist("traceparent"))
-        return cls(request_id, scope["method"], get_route_path(scope), lane, traceparent)
+        wanted = headers.get("x-variant")
+        path = get_route_path(scope)
+        return cls(request_id, scope["method"], path, lane, traceparent, wanted)
+
+    def go(self, choice: Choice) -> None:
+        """Note where the request goes."""
+        self.lane, self.reason = choice.served.labels, choice.reason
 
     @property
     def elapsed_s(self) -> float:
@@ -114,7 +124,10 @@ class RequestRecord:
         return self.route is not None
 
     def add_headers(self, headers: MutableHeaders) -> None:
-        """Add `X-Request-Id`, `Server-Timing` and `SECURITY_HEADERS`; the response begins now."""
+        """Add `X-Request-Id`, `Server-Timing` and `SECURITY_HEADERS`; the response begins now.
+
+        A request that was sent to a lane is told which by `X-Variant`.
+        """
         self.answered = monotonic()
         timings = {SERVER_TIMING[stage]: s for stage, s in self.stages_s.items()}
         timings["total"] = self.answered - self.began
@@ -122,11 +135,14 @@ class RequestRecord:
         headers["server-timing"] = ", ".join(
             f"{name};dur={1000 * seconds:.3f}" for name, seconds in timings.items()
         )
+        if self.reason is not None:
+            headers["x-variant"] = self.lane[2]
         headers.raw.extend(SECURITY_HEADERS)
 
     def write_log(self) -> None:
         """Write the request's one line."""
-        model, version, variant = self.lane
+        lane = dict(zip(("model", "version", "variant"), self.lane, strict=True))
+        lane["routed_by"] = self.reason or ""
         fields = {
             "request_id": self.request_id,
             "trace_id": trace_id(self.traceparent) if self.traceparent else None,
@@ -135,7 +151,7 @@ class RequestRecord:
             "status": self.status,
             "outcome": self.outcome,
             "key": self.key,
-            **({"model": model, "version": version, "variant": variant} if self.is_ranking else {}),
+            **(lane if self.is_ranking else {}),
             "candidates": self.candidates,
             "tokens": self.tokens,
             **{f"{stage}_ms": round(1000 * s, 3) for stage, s in self.stages_s.items()},

@@ -20,6 +20,8 @@ from service.api.dialects.tei import TEI
 from service.api.dialects.voyage import VOYAGE
 from service.api.native import NATIVE
 from service.api.openapi import headers, problem_responses, request_body
+from service.api.routing import WANTED
+from service.api.schema import MAX_KEY_CHARS
 from service.api.serving import Serving
 
 MODEL = {
@@ -31,6 +33,25 @@ MODEL = {
     "example": "nvidia/llama-3.2-nv-rerankqa-1b-v2",
 }
 """A path's parameter, where it has one."""
+
+
+ROUTING = [
+    {
+        "name": "X-Routing-Key",
+        "in": "header",
+        "description": "Makes the choice of the model sticky while a canary is served: equal keys "
+        "get the same model. By default the field `routing_key`, where the body may have one, else "
+        "the request's id.",
+        "schema": {"type": "string", "maxLength": MAX_KEY_CHARS},
+    },
+    {
+        "name": "X-Variant",
+        "in": "header",
+        "description": "Asks for a lane, for testers; with keys, for those of the scope `variant`.",
+        "schema": {"type": "string", "enum": [*WANTED]},
+    },
+]
+"""Headers that a request may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +70,14 @@ class Route:
 
     @property
     def parameters(self) -> list[dict[str, Any]]:
-        """The path's parameters, for the OpenAPI document."""
-        return [MODEL] if "{" in self.path else []
+        """The path's parameters and the headers, for the OpenAPI document."""
+        return [*([MODEL] if "{" in self.path else []), *ROUTING]
 
     @property
     def problems(self) -> tuple[int, ...]:
         """Statuses of what a request may be answered with instead of a ranking."""
-        unknown = (404,) if self.parameters else ()
-        return (400, *unknown, 408, 413, 422, 429, 500, 503, 504)
+        unknown = (404,) if "{" in self.path else ()
+        return (400, *unknown, 408, 409, 413, 422, 429, 500, 503, 504)
 
 
 ROUTES = (
@@ -91,7 +112,10 @@ def ranking_router(serving: Serving) -> APIRouter:
             name="rank_at_" + route.path.split("{")[0].strip("/").replace("/", "_"),
             summary=route.summary,
             response_model=reduce(or_, (dialect.response for dialect in route.dialects)),
-            responses={200: {"headers": headers(200)}, **problem_responses(*route.problems)},
+            responses={
+                200: {"headers": headers(200, ranked=True)},
+                **problem_responses(*route.problems),
+            },
             openapi_extra={"parameters": route.parameters, **request_body(*route.dialects)},
         )
     return router

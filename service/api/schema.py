@@ -12,6 +12,7 @@ from service.rollout.lanes import Labels, Variant
 
 MAX_CANDIDATES = 1000
 MAX_DEADLINE_MS = 3_600_000
+MAX_KEY_CHARS = 256
 
 NON_BLANK = r"[^\s\x1c-\x1f\x85]"
 """A character that `str.strip` keeps, in every dialect of regular expressions."""
@@ -132,9 +133,9 @@ class RankRequest(_Request):
     )
     routing_key: str | None = Field(
         default=None,
-        max_length=256,
-        description="Makes the choice of the model variant sticky once several variants are "
-        "served: equal keys get the same variant. Use a user's or a session's id.",
+        max_length=MAX_KEY_CHARS,
+        description="Makes the choice of the model sticky while a canary is served: equal keys "
+        "get the same model. Use a user's or a session's id. The header `X-Routing-Key` wins.",
     )
     return_documents: bool | None = Field(
         default=None, description="Return the documents with the results; false by default."

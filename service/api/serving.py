@@ -17,8 +17,10 @@ from service.api.dialect import Answer, Dialect, Question
 from service.api.faults import faults_of
 from service.api.intake import Intake
 from service.api.record import RequestRecord, record_of
+from service.api.routing import route
 from service.api.schema import ServedModel
 from service.ranking.errors import Fault, InvalidRequestError, TextTooLongError
+from service.ranking.model import Model
 from service.ranking.ranker import Ranker, Ranking
 from service.rollout.lanes import Lanes
 from service.settings import Settings
@@ -74,19 +76,24 @@ class Serving:
             read = read_request(body, dialects, max_query_chars=self._settings.max_query_chars)
             del body  # the longer part of a request's life is the queue
             record.candidates = sum(len(question.candidates) for question in read.questions)
-            served = self._lanes.stable
-            record.lane = served.labels
-            with served.model.held():
-                ranker = served.model.ranker
-                rankings = await while_connected(request, self._rank(ranker, read, record))
+            model = self._route(request, read, record)
+            with model.held():
+                rankings = await while_connected(request, self._rank(model.ranker, read, record))
         self._note(record, rankings)
-        model = ServedModel.of(record.lane)
-        answer = Answer(record.request_id, model, rankings, record.elapsed_s)
+        served = ServedModel.of(record.lane)
+        answer = Answer(record.request_id, served, rankings, record.elapsed_s)
         content = to_json(
             read.dialect.write(read.asked, answer),
             inf_nan_mode="null",  # a document that comes back may have a number out of range
         )
         return Response(content, media_type="application/json")
+
+    def _route(self, request: Request, read: Read, record: RequestRecord) -> Model:
+        key = read.questions[0].routing_key
+        choice = route(self._lanes, record, request.headers, routing_key=key)
+        record.go(choice)
+        self._telemetry.of(record.lane).observe_route(choice.reason)
+        return choice.served.model
 
     async def _rank(self, ranker: Ranker, read: Read, record: RequestRecord) -> Sequence[Ranking]:
         """Rank every question.

@@ -225,6 +225,7 @@ class Admission:
         """Return what fits for a ticket among the others, itself not counted."""
         now = monotonic()
         held = ahead_s = until_s = wait_s = 0.0
+        tokens_per_s = self.pace.tokens_per_s
         slack_s = max(0.0, MARGIN * (ticket.deadline - now) - FIXED_S)
         alone = not ticket.partial
         for other in self._backlog.tickets:
@@ -234,7 +235,9 @@ class Admission:
             if other.low and not ticket.low:
                 continue  # out of a normal request's way
             alone = False
-            work_s = other.work_s
+            # Most are of the same model, and there may be hundreds.
+            own = other._admission is self
+            work_s = other.tokens / tokens_per_s if own else other.work_s
             until_s += work_s
             if other.turn <= ticket.turn:
                 ahead_s += work_s
@@ -249,7 +252,7 @@ class Admission:
             tokens=bound - held if held else math.inf,
             ahead_s=ahead_s,
             wait_s=wait_s,
-            tokens_per_s=self.pace.tokens_per_s,
+            tokens_per_s=tokens_per_s,
         )
 
 

@@ -93,10 +93,12 @@ class Batcher:
     async def stop(self) -> None:
         """Take no more, and return once everything taken is answered."""
         self._stopping = True
-        while self._queue or self._launching:
-            self._changed.clear()
-            await self._changed.wait()
-        await self._cores.leave(self)
+        try:
+            while self._queue or self._launching:
+                self._changed.clear()
+                await self._changed.wait()
+        finally:
+            self._cores.leave(self)
 
     @property
     def turn(self) -> tuple[bool, float] | None:

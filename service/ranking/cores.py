@@ -39,19 +39,18 @@ class Cores:
 
     def join(self, line: Line) -> None:
         """Begin to launch what waits in a line."""
-        if not self._lines:
-            self._loops = [
-                asyncio.create_task(self._run(), name=f"core-{number}")
-                for number in range(self.count)
-            ]
         self._lines.append(line)
+        running = [loop for loop in self._loops if not loop.done()]
+        missing = range(len(running), self.count)
+        self._loops = running + [
+            asyncio.create_task(self._run(), name=f"core-{number}") for number in missing
+        ]
 
-    async def leave(self, line: Line) -> None:
-        """Launch no more of a line; after the last one, return once every launch has ended."""
-        self._lines.remove(line)
-        if not self._lines:
-            self.wake()
-            await asyncio.gather(*self._loops)
+    def leave(self, line: Line) -> None:
+        """Launch no more of a line; a launch that goes on ends by itself."""
+        if line in self._lines:
+            self._lines.remove(line)
+        self.wake()
 
     def wake(self) -> None:
         """Look at the lines again: somebody came."""

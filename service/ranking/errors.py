@@ -7,6 +7,8 @@ RankError
 ├── BodyError
 │   ├── BodyTooLargeError          413
 │   └── BodyTooSlowError           408
+├── NoLaneError                    409
+├── ConflictError                  409
 ├── OverloadedError                429
 ├── ScoringError                   500
 ├── NotReadyError                  503
@@ -111,6 +113,26 @@ class BodyTooSlowError(BodyError):
 
     status = 408
     error_type = "body_too_slow"
+
+
+class NoLaneError(RankError):
+    """The request asks for a lane that nothing serves."""
+
+    status = 409
+    error_type = "no_lane"
+
+    def __init__(self, lane: str) -> None:
+        super().__init__(f"X-Variant: there is no {lane} here")
+
+
+class ConflictError(RankError):
+    """What is asked for does not go with what is there."""
+
+    status = 409
+    error_type = "conflict"
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(f"{fault.field}: {fault.message}", faults=(fault,))
 
 
 class OverloadedError(RankError):

@@ -16,6 +16,7 @@ from service.ranking.admission import Admission, Backlog
 from service.ranking.batcher import Batcher, QueueDepth
 from service.ranking.caches import DocumentTokenCache, ScoreCache
 from service.ranking.cores import Cores
+from service.ranking.encoders import Encoders
 from service.ranking.golden import probe
 from service.ranking.health import Recovery, WatchedEngine
 from service.ranking.lane import LocalLane
@@ -36,6 +37,7 @@ class Shared:
     Attributes:
         cores: What runs the launches of those in this process.
         backlog: The accepted work of those in this process.
+        encoders: By tokenizer.
         tokens: Documents' token ids, by tokenizer.
         scores: Pairs' scores, by model.
         max_batch: Most pairs a launch.
@@ -45,6 +47,7 @@ class Shared:
 
     cores: Cores
     backlog: Backlog
+    encoders: Encoders
     tokens: DocumentTokenCache
     scores: ScoreCache
     max_batch: int
@@ -76,7 +79,7 @@ class Model:
         self.trust = Trust()
         self._recovery = Recovery(self.trust)
         self._queue, self._engine, backlog = self._before(shared)
-        encoder = bundle.encoder()
+        encoder = shared.encoders.of(bundle)
         lane = partial(
             LocalLane, encoder, self._queue, model=f"{bundle.manifest.version} {runner.precision}"
         )
@@ -150,6 +153,15 @@ class Model:
             asyncio.create_task(self._recovery.run(self._prove)),
         ]
 
+    async def check(self) -> None:
+        """Pass where its engine is there, as one in this process is.
+
+        Raises:
+            EngineError: It is not; the message says why.
+        """
+        if isinstance(self._engine, RemoteEngine):
+            await self._engine.check()
+
     async def judged(self) -> None:
         """Return once the first warm-up is over; `trust` tells how it went."""
         await self._judged.wait()
@@ -167,6 +179,7 @@ class Model:
             with suppress(TimeoutError):
                 async with asyncio.timeout(STOP_S):
                     await self._queue.stop()
+        self._tasks.clear()
         for lane in (self.lane, self._bare):
             lane.close()
         engine = self.runner.engine
@@ -186,8 +199,7 @@ class Model:
         self._judged.set()
 
     async def _prove(self) -> None:
-        if isinstance(self._engine, RemoteEngine):
-            await self._engine.check()
+        await self.check()
         await probe(self._engine, self._probed, self.bundle.golden[0], tolerance=self._tolerance)
 
     @property

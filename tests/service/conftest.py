@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from fastapi import FastAPI
 
 from service.api.middleware import BeginSpan
 from service.app import create_app
-from service.contract.bundle import Bundle
+from service.contract.bundle import GOLDEN, Bundle, write_bundle
 from service.contract.manifest import Precision
 from service.engines.engine import Engine
 from service.engines.local import LocalEngine
@@ -32,6 +33,24 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session")
 def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def candidate_path(bundle_path: Path) -> Path:
+    """A bundle beside the first one, of other weights."""
+    return tiny_bundle(bundle_path.parent / "candidate", name="candidate", seed=1)
+
+
+@pytest.fixture(scope="session")
+def skewed_path(bundle_path: Path) -> Path:
+    """An intact bundle that scores otherwise here than where it was made."""
+    bundle, path = Bundle.open(bundle_path), bundle_path.parent / "skewed"
+    golden = [
+        replace(query, scores=tuple(score + 5 for score in query.scores)) for query in bundle.golden
+    ]
+    files = {name: bundle.root / name for name in bundle.manifest.files if name != GOLDEN}
+    write_bundle(path, bundle.manifest, files, golden)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -16,11 +16,11 @@ from service.contract.bundle import Bundle
 from service.contract.encoding import TokenPair
 from service.contract.types import Scores
 from service.engines.local import LocalEngine
+from service.logs import configure_logging
 from service.ranking.readiness import Readiness
 from service.scorers.onnx import OnnxScorer
 from service.server import build_server, listen
 from service.settings import load_settings
-from service.telemetry import configure_logging
 
 BREAKS_ON = "unscorable"
 

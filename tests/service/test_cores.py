@@ -76,3 +76,19 @@ async def test_cores_that_nobody_uses_can_be_used_again() -> None:
     for mark in (1, 2):
         async with queue(engine, cores) as batcher:
             assert await submit(batcher, mark) == [float(mark)]
+
+
+async def test_a_model_that_hangs_can_be_left_and_holds_only_its_launch() -> None:
+    hung, engine = GatedEngine(opened=False), GatedEngine()
+    cores = Cores(2)
+    async with queue(engine, cores) as stays:
+        leaves = Batcher(hung, pace=Pace(), cores=cores)
+        leaves.start()
+        stuck = submit(leaves, 1)
+        await settle()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await leaves.stop()
+        assert await submit(stays, 2) == [2.0]  # on the other core
+        hung.open.set()
+        assert await stuck == [1.0]

@@ -22,7 +22,7 @@ def test_no_request_makes_the_service_err_or_its_document_lie(
 ) -> None:
     config = tmp_path / "keys.toml"
     digest = api_key("all")["sha256"]
-    scopes = '["rank", "metrics", "admin"]'
+    scopes = '["rank", "metrics", "admin", "variant"]'
     config.write_text(f'keys = [{{name = "all", sha256 = "{digest}", scopes = {scopes}}}]')
     fuzzed = Fuzzed()
     with running(bundle_path, "--config", str(config), "--admin", "true") as server:

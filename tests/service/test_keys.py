@@ -19,7 +19,7 @@ def test_the_holder_of_a_key_is_found_among_several() -> None:
     keys = Keys([ApiKey(**api_key(name)) for name in ("old", "new", "other")])
     for name in ("old", "new", "other"):
         for scheme in ("Bearer", "bearer", "BEARER"):
-            assert keys.holder("rank", [f"{scheme} {name}".encode()]).key.name == name
+            assert keys.holder(["rank"], [f"{scheme} {name}".encode()]).key.name == name
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_the_holder_of_a_key_is_found_among_several() -> None:
 def test_anything_but_one_bearer_key_is_none(authorization: list[bytes]) -> None:
     keys = Keys([ApiKey(**api_key("new"))])
     with pytest.raises(MissingKeyError):
-        keys.holder("rank", authorization)
+        keys.holder(["rank"], authorization)
     assert keys.refusals == {"missing": 1, "unknown": 0}
 
 
@@ -45,16 +45,16 @@ def test_anything_but_one_bearer_key_is_none(authorization: list[bytes]) -> None
 def test_a_key_that_is_not_ours_is_unknown(key: bytes) -> None:
     keys = Keys([ApiKey(**api_key("new"))])
     with pytest.raises(UnknownKeyError):
-        keys.holder("rank", [b"Bearer " + key])
+        keys.holder(["rank"], [b"Bearer " + key])
     with pytest.raises(UnknownKeyError):  # a hash is not a key
-        keys.holder("rank", [b"Bearer " + sha256(b"new").hexdigest().encode()])
+        keys.holder(["rank"], [b"Bearer " + sha256(b"new").hexdigest().encode()])
     assert keys.refusals == {"missing": 0, "unknown": 2}
 
 
 def test_a_key_without_the_scope_is_refused_and_counted_for_it() -> None:
     keys = Keys([ApiKey(**api_key("new", scopes=["metrics"]))])
     with pytest.raises(ScopeError):
-        keys.holder("rank", [b"Bearer new"])
+        keys.holder(["rank"], [b"Bearer new"])
     assert keys.holders[0].refusals == {"scope": 1, "rate": 0}
 
 
@@ -87,7 +87,7 @@ def test_new_key_prints_a_key_and_what_lets_it_in(
     assert key not in lines
     (tmp_path / "disranker.toml").write_text(f"port = 0\n{lines}")
     (entry,) = load_settings({"config": str(tmp_path / "disranker.toml")}).keys
-    assert Keys([entry]).holder("metrics", [f"Bearer {key}".encode()]).key == entry
+    assert Keys([entry]).holder(["metrics"], [f"Bearer {key}".encode()]).key == entry
     assert (entry.name, entry.scopes, entry.tokens_per_s) == ("search", ("rank", "metrics"), 500)
 
 

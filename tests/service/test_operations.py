@@ -19,10 +19,10 @@ from service.contract.bundle import Bundle
 from service.contract.encoding import TokenPair
 from service.contract.types import Scores
 from service.engines.local import LocalEngine
+from service.logs import JsonFormatter
 from service.ranking.readiness import Readiness
 from service.scorers.onnx import OnnxScorer
 from service.settings import Settings
-from service.telemetry import JsonFormatter
 from tests.service.asking import assert_problem, request
 from tests.service.conftest import Client, started
 
@@ -250,7 +250,7 @@ async def test_every_label_set_is_there_from_the_start(bundle: Bundle, serving: 
     assert 'le="10.0"' in text
     assert "_created" not in text
     for line in text.splitlines():
-        if line.startswith(("disranker_cache_", "disranker_key_")):
+        if line.startswith(("disranker_cache_", "disranker_key_", "disranker_split_")):
             assert "variant" not in line  # all lanes share them
         elif line.startswith("disranker_"):
             assert f'version="{bundle.short_version}"' in line

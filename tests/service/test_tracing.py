@@ -24,11 +24,11 @@ from service.contract.bundle import Bundle
 from service.contract.encoding import TokenPair
 from service.contract.types import Candidate, Scores
 from service.engines.local import LocalEngine
+from service.logs import JsonFormatter
 from service.ranking.admission import Ticket
 from service.ranking.caches import DocumentTokenCache, ScoreCache
 from service.ranking.lane import LocalLane
 from service.scorers.onnx import OnnxScorer
-from service.telemetry import JsonFormatter
 from service.tracing import outgoing_traceparent, passing_on, valid_traceparent
 from tests.service.asking import request
 from tests.service.collector import Collector, attributes_of, collecting

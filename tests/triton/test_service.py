@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,12 +15,15 @@ import pytest
 from export.triton import export_triton
 from export.triton_config import MAX_QUEUE, Target
 from service.app import create_app
+from service.contract.bundle import Bundle
+from service.contract.types import Candidate
 from service.engines.local import LocalEngine
 from service.engines.triton import TritonEngine
 from service.scorers.onnx import OnnxScorer
 from service.settings import Settings
 from tests.service.asking import assert_problem
 from tests.service.conftest import started
+from tests.tiny import tiny_bundle
 from tests.triton.conftest import Served
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_part]
@@ -229,6 +233,48 @@ async def test_version_is_swapped_without_a_failed_request(served: Served) -> No
                 await anyio.sleep(0.02)
         assert await triton_version(client) == old + 1
     assert set(statuses) == {200}
+
+
+async def test_a_canary_is_another_model_of_the_same_triton(served: Served) -> None:
+    folder = served.repository.parent
+    path = tiny_bundle(folder / "candidate", name="candidate", seed=1, precisions=("fp32",))
+    candidate = Bundle.open(path)
+    model = export_triton(candidate, served.repository, Target("cpu", "fp32")).name
+    near = LocalEngine(OnnxScorer(candidate.model_path("fp32"), threads=1))
+    pairs = candidate.encoder().encode("cat", [Candidate(summary="water")])
+    expected = (await near.score(pairs, math.inf)).values
+    settings = Settings(
+        bundle=served.bundle.root,
+        engine="triton",
+        triton_url=served.triton.url,
+        precision="fp32",
+        admin=True,
+        bundles_root=folder,
+    )
+    app = create_app(settings, bundle=served.bundle, engine=served.engine(), precision="fp32")
+    async with started(app) as client:
+        await until(client, ready=True)
+
+        async def put() -> httpx.Response:
+            return await client.put("/admin/lanes/canary", json={"bundle": "candidate"})
+
+        (fault,) = assert_problem(await put(), 409)["errors"]
+        assert fault["field"] == "triton_model"
+        assert model in fault["message"]
+        await anyio.to_thread.run_sync(served.triton.load, model)
+        (await put()).raise_for_status()
+        body = {"query": "cat", "candidates": [{"text": "water"}]}
+        answer = await client.post("/rank", json=body, headers={"X-Variant": "canary"})
+        (result,) = answer.json()["results"]
+        assert answer.json()["model"]["name"] == "candidate"
+        assert result["score"] == pytest.approx(expected[0], abs=1e-4)
+        async with load(client) as statuses:
+            (await client.post("/admin/lanes/canary/promote")).raise_for_status()
+            with anyio.fail_after(10):
+                while statuses[200] < 20:  # noqa: ASYNC110
+                    await anyio.sleep(0.02)
+        assert set(statuses) == {200}
+    await anyio.to_thread.run_sync(served.triton.unload, model)
 
 
 async def triton_version(client: httpx.AsyncClient) -> float:
