@@ -13,7 +13,7 @@ from training.recipe import (
     load_recipe,
 )
 
-SYSTEMS = "checkpoint, bundle, labels or TREC run; bm25; bi-encoder:FOLDER"
+SYSTEMS = "checkpoint, bundle, labels, TREC run or PROMPTING.toml; bm25; bi-encoder:FOLDER"
 
 
 def add_commands(stages: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -216,14 +216,15 @@ class RemoteOptions(RecipePart):
         return self
 
 
-TeacherKind = Literal["bi-encoder", "cross-encoder", "remote", "scores", "rankings"]
+TeacherKind = Literal["bi-encoder", "cross-encoder", "remote", "scores", "rankings", "prompted"]
 
 
 class LabelRecipe(RecipePart):
     """Scores of a teacher over many pairs.
 
     `teacher` is a checkpoint for the first two kinds, a URL for "remote" (with `[remote]`), and a
-    file of scores or of rankings for the others (see `training/elsewhere.py`).
+    file for the others: of scores or of rankings (see `training/elsewhere.py`), or the recipe of a
+    prompted language model.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")

@@ -1,4 +1,4 @@
-"""Ranking systems by path or name: a checkpoint, a bundle, a run, labels, BM25, a bi-encoder."""
+"""Ranking systems by path or name: a checkpoint, a bundle, a run, labels, BM25, a prompt."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from service.contract.template import DECODER_TEMPLATE, TEMPLATE
 from service.contract.types import Float32s, RankingExample
 from training.data import read_labels
 from training.figures import Floats, document_ids
+from training.prompting.prompted import Prompted
 from training.recipe import RecipeError
 from training.trec import Run, read_run
 from training.zero_shot import Bm25, Cosine
@@ -66,15 +67,15 @@ class Recorded:
         return list(scores), np.array(list(scores.values()), dtype=np.float64)
 
 
-System = Model | Recorded | Bm25 | Cosine
+System = Model | Recorded | Bm25 | Cosine | Prompted
 
 
 def load_system(path: Path, precision: Precision | None = None) -> System:
     """Return the system at a path.
 
     Args:
-        path: A bundle's, checkpoint's or label folder, or a TREC run file; `bm25`, or
-            `bi-encoder:` before a bi-encoder's folder or name.
+        path: A bundle's, checkpoint's or label folder, a TREC run file, or the TOML recipe of a
+            prompted language model; `bm25`, or `bi-encoder:` before a bi-encoder's folder or name.
         precision: Model of a bundle; default: the one that is served.
 
     Raises:
@@ -84,6 +85,8 @@ def load_system(path: Path, precision: Precision | None = None) -> System:
         return Bm25()
     if str(path).startswith(BI_ENCODER):
         return Cosine.load(str(path).removeprefix(BI_ENCODER))
+    if path.suffix == ".toml":
+        return Prompted.load(path)
     if path.is_file():
         return Recorded(path.name.removesuffix(".gz").removesuffix(".run"), read_run(path))
     if (path / "labels.json").exists():

@@ -47,6 +47,11 @@ def teacher_of(recipe: LabelRecipe) -> Teacher:
         return ScoresFile(Path(recipe.teacher))
     if recipe.teacher_kind == "rankings":
         return RankingsFile(Path(recipe.teacher))
+    if recipe.teacher_kind == "prompted":
+        # Imported now: prompted rankers rank with BM25 first, which stands beside a bi-encoder.
+        from training.prompting.prompted import PromptedTeacher
+
+        return PromptedTeacher(Path(recipe.teacher))
     return load_teacher(recipe)
 
 
