@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, margin_ranking_loss
+from torch.nn.functional import cross_entropy, margin_ranking_loss, softplus
 
-from training.recipe import StudentLoss
+from training.recipe import RankLoss, StudentLoss
 
 IGNORED = -100
 """Label of a token that is not learnt."""
@@ -45,6 +45,56 @@ def pairwise_hinge(scores: Tensor, pairs: Tensor, *, tau: float = 0.1) -> Tensor
     """
     better, worse = scores[pairs].unbind(dim=1)  # [P], [P]
     return margin_ranking_loss(better, worse, torch.ones_like(better), margin=tau, reduction="sum")
+
+
+def ranknet(scores: Tensor, pairs: Tensor) -> Tensor:
+    """Return the sum over pairs of log(1 + exp(f(worse) - f(better))); 0.0 without pairs.
+
+    Args:
+        scores: Scores of one query's candidates, [N].
+        pairs: Row i holds (better, worse) candidate indices, [P, 2] int64.
+
+    Source:
+        Burges et al. 2005, RankNet, with certain preferences.
+    """
+    better, worse = scores[pairs].unbind(dim=1)  # [P], [P]
+    return softplus(worse - better).sum()
+
+
+def softmax_over_worse(scores: Tensor, pairs: Tensor) -> Tensor:
+    """Return the sum over better candidates of -log of their softmax among those they beat.
+
+    With one better candidate among n, the cross-entropy of choosing it; 0.0 without pairs.
+
+    Args:
+        scores: Scores of one query's candidates, [N].
+        pairs: Row i holds (better, worse) candidate indices, [P, 2] int64.
+
+    Source:
+        RankLLaMA (Ma et al. 2023, arXiv:2310.08319), eq. 4, where one document is relevant. Several
+        grades are our reading: each better document stands against the worse ones alone.
+    """
+    seen = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
+    seen[pairs[:, 0], pairs[:, 1]] = True  # [N, N]
+    better = seen.sum(dim=1).gt(1).nonzero()[:, 0]  # [B]
+    among = scores.expand(len(scores), -1).masked_fill(~seen, float("-inf"))[better]  # [B, N]
+    return (among.logsumexp(dim=1) - scores[better]).sum()
+
+
+def rank_loss(name: RankLoss, scores: Tensor, pairs: Tensor, *, tau: float) -> Tensor:
+    """Return a ranking loss by name, summed over `rank_units`; 0.0 without pairs."""
+    match name:
+        case "hinge":
+            return pairwise_hinge(scores, pairs, tau=tau)
+        case "ranknet":
+            return ranknet(scores, pairs)
+        case "softmax":
+            return softmax_over_worse(scores, pairs)
+
+
+def rank_units(name: RankLoss, pairs: Tensor) -> int:
+    """Return how many terms `rank_loss` sums: pairs, or the better candidates of these."""
+    return len(set(pairs[:, 0].tolist())) if name == "softmax" else len(pairs)
 
 
 def ordered_pairs(teacher: Tensor) -> Tensor:
@@ -112,7 +162,8 @@ def student_loss(
     """Return a loss over one query's candidates, by name.
 
     `hybrid`, its parts `point` and `margin`, `mse` (each candidate once, however many pairs it is
-    in), or `hinge`: the pairs' order alone, as where labels and no teacher are at hand.
+    in), or `hinge` and `ranknet`: the pairs' order alone, as where labels and no teacher are at
+    hand, or an order and no scores.
 
     Args:
         name: Which.
@@ -133,6 +184,8 @@ def student_loss(
             return (student - teacher).square().mean()
         case "hinge":
             return pairwise_hinge(student, pairs, tau=tau) / max(len(pairs), 1)
+        case "ranknet":
+            return ranknet(student, pairs) / max(len(pairs), 1)
 
 
 def group_mean(losses: list[Tensor]) -> Tensor:

@@ -26,7 +26,8 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Part = Literal["train", "val", "test"]
-StudentLoss = Literal["hybrid", "point", "margin", "mse", "hinge"]
+StudentLoss = Literal["hybrid", "point", "margin", "mse", "hinge", "ranknet"]
+RankLoss = Literal["hinge", "ranknet", "softmax"]
 
 
 class RecipeError(Exception):

@@ -10,16 +10,17 @@ import numpy as np
 
 from service.contract.bundle import MANIFEST, Bundle, BundleError
 from service.contract.checkpoint import Card, read_card
-from service.contract.encoder import Encoder
 from service.contract.encoding import PairEncoder, TokenPair
 from service.contract.manifest import Precision, Relevance
-from service.contract.template import DECODER_TEMPLATE, TEMPLATE
+from service.contract.template import TEMPLATE
 from service.contract.types import Float32s, RankingExample
+from training.baselines.scorers import Way, way_of
 from training.data import read_labels
 from training.figures import Floats, document_ids
 from training.prompting.prompted import Prompted
 from training.recipe import RecipeError
 from training.trec import Run, read_run
+from training.validation import Encoder as PairsEncoder
 from training.zero_shot import Bm25, Cosine
 
 BM25, BI_ENCODER = "bm25", "bi-encoder:"
@@ -36,7 +37,7 @@ class Model:
     """
 
     name: str
-    encoder: Encoder
+    encoder: PairsEncoder
     score_pairs: ScorePairs
     relevance: Relevance | None
 
@@ -148,8 +149,8 @@ def _checkpoint(folder: Path) -> Model:
     from training.student import score_pairs
 
     card = read_card(folder)
-    if card.template == DECODER_TEMPLATE:
-        return _decoder(folder, card)
+    if (way := way_of(card.template)) is not None:
+        return _decoder(folder, card, way)
     if card.template != TEMPLATE:
         raise RecipeError(f"{folder} is made for {card.template!r} pairs, which nobody knows here")
     encoder = PairEncoder.from_file(
@@ -169,19 +170,16 @@ def _checkpoint(folder: Path) -> Model:
     return Model(f"{folder.parent.name} torch", encoder, score, card.score.relevance)
 
 
-def _decoder(folder: Path, card: Card) -> Model:
+def _decoder(folder: Path, card: Card, way: Way) -> Model:
     import torch
 
-    from training.decoder import load_scorer, score_decoder_pairs
-
-    model, tokenizer, encoder = load_scorer(folder, card)
+    model, tokenizer, encoder = way.load(folder, card)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    scorer: torch.nn.Module = torch.nn.Module.to(model, device)
-    ends = {"pad": tokenizer.pad_token_id, "eos": tokenizer.eos_token_id}
+    scorer = way.scorer(torch.nn.Module.to(model, device), tokenizer, 8)
 
     def score(pairs: list[TokenPair]) -> Float32s:
         with torch.inference_mode():
-            found: Float32s = score_decoder_pairs(scorer, pairs, rows=8, **ends).cpu().numpy()
+            found: Float32s = scorer(pairs).cpu().numpy()
         return found
 
     return Model(f"{folder.parent.name} torch", encoder, score, card.score.relevance)

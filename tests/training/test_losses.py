@@ -182,6 +182,7 @@ def test_a_students_loss_goes_by_name() -> None:
         "margin": 6.5 / 3,
         "mse": 2.25 / 3,
         "hinge": 0.5 / 3,
+        "ranknet": (2 * math.log1p(math.exp(-0.5)) + math.log1p(math.exp(-1))) / 3,
     }
     assert set(expected) == set(get_args(StudentLoss))
     for name in get_args(StudentLoss):
