@@ -8,6 +8,7 @@ from typing import Any
 
 from training.recipe import AverageRecipe, DistillRecipe, LabelRecipe
 from training.retrieval_recipe import RetrieveRecipe
+from training.rradistill.recipes import ReasonsRecipe, RraGptRecipe, SelectRecipe
 from training.teacher_recipes import CptRecipe, ScratchRecipe, SftRecipe
 
 RecipeKind = type[
@@ -15,7 +16,10 @@ RecipeKind = type[
     | CptRecipe
     | SftRecipe
     | RetrieveRecipe
+    | SelectRecipe
     | LabelRecipe
+    | ReasonsRecipe
+    | RraGptRecipe
     | DistillRecipe
     | AverageRecipe
 ]
@@ -25,14 +29,20 @@ RECIPES: dict[str, RecipeKind] = {
     "cpt": CptRecipe,
     "sft": SftRecipe,
     "retrieve": RetrieveRecipe,
+    "select": SelectRecipe,
     "label": LabelRecipe,
+    "reasons": ReasonsRecipe,
+    "rra_gpt": RraGptRecipe,
     "distill": DistillRecipe,
     "average": AverageRecipe,
 }
 
+OWN_PACKAGES = {"select": "rradistill.", "reasons": "rradistill.", "rra_gpt": "rradistill."}
+"""Of the stages whose modules are not in `training` itself."""
+
 
 def run_stage(stage: str, recipe: Any, **options: Any) -> Path:
     """Run a stage and return the folder of what it wrote; torch is imported now, not before."""
-    run = getattr(import_module(f"training.{stage}"), stage)
+    run = getattr(import_module(f"training.{OWN_PACKAGES.get(stage, '')}{stage}"), stage)
     folder: Path = run(recipe, **options)
     return folder

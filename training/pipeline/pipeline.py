@@ -16,7 +16,7 @@ from training.recipe import EvaluateRecipe, RecipeError, load_recipe
 
 STAGES = "stages"
 LAUNCHED = ("cpt", "sft", "distill")
-SYSTEMS = ("sft", "label", "distill", "export")
+SYSTEMS = ("sft", "label", "rra_gpt", "distill", "export")
 """Stages whose outcome ranks."""
 
 

@@ -17,7 +17,7 @@ from training.prompting.listwise import tiers, windows
 from training.prompting.pairwise import all_pairs, sorting
 from training.prompting.pointwise import likelihood, yes_no
 from training.prompting.recipe import PromptingRecipe
-from training.prompting.speakers import Counted, open_model
+from training.prompting.speakers import Counted, open_speaker
 from training.prompting.steps import Steps, answered, together
 from training.recipe import load_recipe
 from training.zero_shot import Bm25
@@ -43,7 +43,7 @@ class Prompted:
             RecipeError: The recipe or its language model cannot be used.
         """
         recipe = load_recipe(path, PromptingRecipe)
-        return cls(recipe.name, recipe, open_model(recipe))
+        return cls(recipe.name, recipe, open_speaker(recipe.model, recipe.cache))
 
     def score(self, example: RankingExample) -> tuple[list[str], Floats]:
         """Return the candidates' ids and scores.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from training.prompting.cache import Cached
 from training.prompting.question import Answer, LanguageModel, Question
-from training.prompting.recipe import Endpoint, Local, PromptingRecipe
+from training.prompting.recipe import Endpoint, Local
 
 MILLION = 1_000_000
 
@@ -54,17 +55,17 @@ class Counted:
         )
 
 
-def open_model(recipe: PromptingRecipe) -> Counted:
-    """Return the language model that a recipe names.
+def open_speaker(speaker: Endpoint | Local, cache: Path | None) -> Counted:
+    """Return a language model, whose answers are kept in a file where there is one.
 
     Raises:
-        RecipeError: It cannot be loaded, its key is not set, or its file of answers is none.
+        RecipeError: It cannot be loaded, its key is not set, or the file is of something else.
     """
-    model = _load(recipe.model)
+    model = _load(speaker)
     prices = (0.0, 0.0)
-    if isinstance(recipe.model, Endpoint):
-        prices = recipe.model.prompt_price, recipe.model.completion_price
-    return Counted(model if recipe.cache is None else Cached(model, recipe.cache), prices)
+    if isinstance(speaker, Endpoint):
+        prices = speaker.prompt_price, speaker.completion_price
+    return Counted(model if cache is None else Cached(model, cache), prices)
 
 
 def _load(speaker: Endpoint | Local) -> LanguageModel:

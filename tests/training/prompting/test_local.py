@@ -81,7 +81,11 @@ def test_a_continuation_is_weighed_by_its_mean_log_p(base: Path, local: LocalMod
 
 def test_a_choice_is_weighed_in_all_its_tokens(base: Path, local: LocalModel) -> None:
     hand = ByHand(base)
-    mixed: list[Question] = [Choose(PROMPTS[0], ("Yes", "No")), Write("the", 2), Choose(PROMPTS[3], ("A", "B"))]
+    mixed: list[Question] = [
+        Choose(PROMPTS[0], ("Yes", "No")),
+        Write("the", 2),
+        Choose(PROMPTS[3], ("A", "B")),
+    ]
     answers = [*local.ask(mixed)]
     for question, answer in ((mixed[0], answers[0]), (mixed[2], answers[2])):
         assert isinstance(question, Choose)
