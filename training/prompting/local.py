@@ -111,26 +111,22 @@ class LocalModel:
 
     def _logs(self, rows: Sequence[Row]) -> list[Tensor]:
         """Return log p of each row's wanted ids, [n] each; equal inputs are run once."""
-        inputs = {(*given, *wanted[:-1]): len(wanted) for given, wanted in rows}
-        for given, wanted in rows:
-            key = (*given, *wanted[:-1])
-            inputs[key] = max(inputs[key], len(wanted))
-        keys = list(inputs)
-        logs: dict[tuple[int, ...], Tensor] = {}
-        for places in batches(keys, self._batch_tokens):
-            chunk = [keys[place] for place in places]
-            kept = max(inputs[key] for key in chunk)
+        users: dict[tuple[int, ...], list[int]] = {}
+        for place, (given, wanted) in enumerate(rows):
+            users.setdefault((*given, *wanted[:-1]), []).append(place)
+        inputs = list(users)
+        logs: dict[int, Tensor] = {}
+        for places in batches(inputs, self._batch_tokens):
+            chunk = [inputs[place] for place in places]
+            kept = max(len(rows[user][1]) for key in chunk for user in users[key])
             padded = self._padded([list(key) for key in chunk], 0)
             logits = self._model(**padded, use_cache=False, logits_to_keep=kept).logits
-            found = logits.float().log_softmax(dim=2).cpu()  # [B, kept, V]
-            logs.update(
-                {key: row[kept - inputs[key] :] for key, row in zip(chunk, found, strict=True)}
-            )
-        result = []
-        for given, wanted in rows:
-            row = logs[(*given, *wanted[:-1])][-len(wanted) :]  # [n, V]
-            result.append(row.gather(1, torch.tensor(wanted)[:, None])[:, 0])
-        return result
+            found = logits.float().log_softmax(dim=2)  # [B, kept, V]
+            for key, row in zip(chunk, found, strict=True):
+                for user in users[key]:
+                    wanted = torch.tensor(rows[user][1], device=row.device)  # [n]
+                    logs[user] = row[-len(wanted) :].gather(1, wanted[:, None])[:, 0].cpu()
+        return [logs[place] for place in range(len(rows))]
 
     def _padded(self, rows: Sequence[list[int]], more: int) -> dict[str, Tensor]:
         """Return the rows as a batch, padded on the left, with positions as if they were not."""

@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
+from export.__main__ import main as export
 from service.contract.checkpoint import read_card
 from service.contract.types import RankingExample
 from tests.training.decoders import tiny_mistral, write_nouns_set
@@ -158,6 +159,8 @@ def test_a_decoder_is_trained_compared_and_labels(
     (tmp_path / "labels.toml").write_text(LABELS.format(name=name, teacher=checkpoint), "utf-8")
     assert main(["label", str(tmp_path / "labels.toml"), *arguments]) == 0
     system = load_system(checkpoint)
+    served = 0 if scorer == "last-token" else 2  # the service knows no other way to score
+    assert export(["bundle", str(checkpoint), str(tmp_path / "bundle")]) == served
     for example in read_labels(tmp_path / f"{name}-labels")[:5]:
         _, scores = system.score(example)
         assert example.teacher_scores == pytest.approx(scores, abs=1e-4)
