@@ -13,8 +13,18 @@ from training.pipeline.plan import Step
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-CARDS = {"cpt": "cpt.json", "sft": "disranker.json", "distill": "disranker.json"}
-VALIDATION = {"cpt": "held_out_loss", "sft": "ndcg_at_10", "distill": "ndcg_at_10"}
+CARDS = {
+    "cpt": "cpt.json",
+    "sft": "disranker.json",
+    "rra_gpt": "disranker.json",
+    "distill": "disranker.json",
+}
+VALIDATION = {
+    "cpt": "held_out_loss",
+    "sft": "ndcg_at_10",
+    "rra_gpt": "ndcg_at_10",
+    "distill": "ndcg_at_10",
+}
 TITLES = {"held_out_loss": "held-out loss", "ndcg_at_10": "validation nDCG@10"}
 
 

@@ -15,7 +15,7 @@ from training.pipeline.recipe import ExportStage, PipelineRecipe, RecipeStage
 from training.recipe import EvaluateRecipe, RecipeError, load_recipe
 
 STAGES = "stages"
-LAUNCHED = ("cpt", "sft", "distill")
+LAUNCHED = ("cpt", "sft", "rra_gpt", "distill")
 SYSTEMS = ("sft", "label", "rra_gpt", "distill", "export")
 """Stages whose outcome ranks."""
 

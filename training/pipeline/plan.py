@@ -165,7 +165,7 @@ def _step(
 
 def _output(stage: AnyStage, folder: Path) -> Path:
     match stage.stage:
-        case "cpt" | "sft" | "distill" | "average":
+        case "cpt" | "sft" | "rra_gpt" | "distill" | "average":
             return folder / "checkpoint"
         case "latency":
             return folder / "latency.json"

@@ -57,7 +57,7 @@ def reasons(recipe: ReasonsRecipe, *, data: Path, out: Path, restart: bool = Fal
     """
     del data
     folder = out / recipe.name
-    told = {"recipe": recipe.model_dump(mode="json", exclude={"cache"})}
+    told = {"recipe": recipe.model_dump(mode="json")}
     if not restart and (folder / DONE).exists():
         if json.loads((folder / DONE).read_text(encoding="utf-8")) != told:
             raise RecipeError(
