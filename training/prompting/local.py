@@ -124,8 +124,8 @@ class LocalModel:
             found = logits.float().log_softmax(dim=2)  # [B, kept, V]
             for key, row in zip(chunk, found, strict=True):
                 for user in users[key]:
-                    wanted = torch.tensor(rows[user][1], device=row.device)  # [n]
-                    logs[user] = row[-len(wanted) :].gather(1, wanted[:, None])[:, 0].cpu()
+                    tail = torch.tensor(rows[user][1], device=row.device)  # [n]
+                    logs[user] = row[-len(tail) :].gather(1, tail[:, None])[:, 0].cpu()
         return [logs[place] for place in range(len(rows))]
 
     def _padded(self, rows: Sequence[list[int]], more: int) -> dict[str, Tensor]:
