@@ -64,7 +64,10 @@ def _parser() -> argparse.ArgumentParser:
         ("cpt", "continue a language model's pre-training on clicks"),
         ("sft", "fine-tune a language model into a ranking teacher"),
         ("retrieve", "find candidates for queries that nobody judged"),
+        ("select", "keep the first and the last documents of a pre-ranker (RRADistill)"),
         ("label", "score pairs with a teacher into Parquet shards"),
+        ("reasons", "have a language model say why documents were ranked so (RRADistill)"),
+        ("rra_gpt", "train a decoder to rank, and to say why (RRADistill)"),
         ("distill", "train a student on teachers' scores"),
         ("layerwise", "train a shallower BERT on another's layers"),
         ("average", "average the weights of students that started alike"),
@@ -80,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         if name == "label":
             add_label_options(stage)
-        if name in ("cpt", "sft", "distill", "layerwise"):
+        if name in ("cpt", "sft", "rra_gpt", "distill", "layerwise"):
             stage.add_argument(
                 "--tensorboard", action="store_true", help="write logs to the run's folder"
             )

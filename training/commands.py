@@ -13,14 +13,15 @@ from training.recipe import (
     load_recipe,
 )
 
-SYSTEMS = "checkpoint, bundle, labels or TREC run; bm25; bi-encoder:FOLDER"
+SYSTEMS = "checkpoint, bundle, labels, TREC run or PROMPTING.toml; bm25; bi-encoder:FOLDER"
 
 
 def add_commands(stages: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `pipeline`, `evaluate`, `compare`, `scores`, `latency` and `speed`."""
+    """Add `pipeline`, `evaluate`, `compare`, `tables`, `scores`, `latency` and `speed`."""
     _add_pipeline(stages)
     _add_evaluate(stages)
     _add_compare(stages)
+    _add_tables(stages)
     _add_scores(stages)
     _add_latency(stages)
     _add_speed(stages)
@@ -114,6 +115,22 @@ def _compare(options: argparse.Namespace) -> int:
         )
     if options.judgements is not None:
         print_judgements(options.judgements)
+    return 0
+
+
+def _add_tables(stages: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "DisRanker's tables 2 and 3 with our own systems' figures beside the printed ones"
+    command = stages.add_parser("tables", help=text, description=text)
+    command.set_defaults(run=_tables)
+    command.add_argument("recipe", type=Path, help="TOML file of sets and rows")
+    _add_data(command)
+    command.add_argument("--json", type=Path, help="write our figures here, too")
+
+
+def _tables(options: argparse.Namespace) -> int:
+    from training.baselines.paper_table import TableRecipe, write_tables
+
+    write_tables(load_recipe(options.recipe, TableRecipe), data=options.data, json_to=options.json)
     return 0
 
 

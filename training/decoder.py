@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -152,21 +152,42 @@ def score_decoder_pairs(
     Raises:
         ValueError: Another token than `</s>` would be pooled.
     """
-    device = next(model.parameters()).device
+    if pad == eos or any(pair.input_ids[-1] != eos for pair in pairs):
+        raise ValueError(f"a pair's pooled token is not </s> ({eos}); padding is {pad}")
+
+    def score(ids: Tensor, _: Sequence[TokenPair]) -> Tensor:
+        mask = (ids != pad).long()  # [B, L]
+        logits: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        return logits[:, 0].float()
+
+    return in_batches(score, pairs, pad=pad, rows=rows, device=next(model.parameters()).device)
+
+
+def in_batches(
+    score: Callable[[Tensor, Sequence[TokenPair]], Tensor],
+    pairs: Sequence[TokenPair],
+    *,
+    pad: int,
+    rows: int,
+    device: torch.device,
+) -> Tensor:
+    """Return the scores of pairs, in their order, that are padded and scored some at a time, [N].
+
+    Args:
+        score: Of padded ids, [B, L], and of the pairs that these are; [B].
+        pairs: At least one.
+        pad: The padding's id.
+        rows: Pairs a call; they are sorted by length.
+        device: Where the ids go.
+    """
     order = sorted(range(len(pairs)), key=lambda place: len(pairs[place]))
     parts = []
     for start in range(0, len(order), rows):
-        chunk = [pairs[place].input_ids for place in order[start : start + rows]]
-        if pad == eos or any(ids[-1] != eos for ids in chunk):
-            raise ValueError(f"a pair's pooled token is not </s> ({eos}); padding is {pad}")
+        chunk = [pairs[place] for place in order[start : start + rows]]
         ids = np.full((len(chunk), len(chunk[-1])), pad)  # [B, L]
-        for row, values in enumerate(chunk):
-            ids[row, : len(values)] = values
-        batch = torch.from_numpy(ids).to(device)
-        logits = model(
-            input_ids=batch, attention_mask=(batch != pad).long(), use_cache=False
-        ).logits
-        parts.append(logits[:, 0].float())
+        for row, pair in enumerate(chunk):
+            ids[row, : len(pair)] = pair.input_ids
+        parts.append(score(torch.from_numpy(ids).to(device), chunk))
     inverse = torch.empty(len(order), dtype=torch.long, device=device)
     inverse[torch.tensor(order, device=device)] = torch.arange(len(order), device=device)
     return torch.cat(parts)[inverse]  # [N]

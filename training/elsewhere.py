@@ -12,7 +12,8 @@ import numpy as np
 
 from service.contract.decoder_checkpoint import checkpoint_encoder
 from service.contract.types import Float32s, RankingExample
-from service.scorers.remote import RemoteError, RemoteScorer
+from service.scorers.json_client import RemoteError
+from service.scorers.remote import RemoteScorer
 from training.lines import finite, read_lines
 from training.recipe import RecipeError, RemoteOptions
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from service.contract.types import RankingExample
 from training.data import read_qrels, read_source
-from training.figures import JudgedScores, document_ids, judge
+from training.figures import Floats, JudgedScores, document_ids, judge
+from training.prompting.prompted import Prompted
 from training.recipe import Examples, JudgedSet, Published, RecipeError
 from training.systems import System
 from training.trec import Qrels
@@ -42,12 +43,27 @@ class JudgedQueries:
         Raises:
             RecipeError: The system knows none of the queries.
         """
-        rows = tqdm(self.examples, desc=f"{self.name}: {system.name}", unit="query", disable=None)
-        ranker = system.over(self.examples) if isinstance(system, Bm25) else system
-        found = [self._judge(example, *ranker.score(example)) for example in rows]
+        rows = tqdm(
+            self._scored(system),
+            desc=f"{self.name}: {system.name}",
+            total=len(self.examples),
+            unit="query",
+            disable=None,
+        )
+        found = [self._judge(*row) for row in rows]
         if not any(query.documents for query in found):
             raise RecipeError(f"{system.name}: no query of {self.name} is in it")
         return found
+
+    def _scored(self, system: System) -> Iterator[tuple[RankingExample, Sequence[str], Floats]]:
+        """Yield each example with the documents and the scores that the system gives."""
+        if isinstance(system, Prompted):
+            every = zip(self.examples, system.score_all(self.examples), strict=True)
+            yield from ((example, document_ids(example), scores) for example, scores in every)
+            return
+        ranker = system.over(self.examples) if isinstance(system, Bm25) else system
+        for example in self.examples:
+            yield example, *ranker.score(example)
 
     def first_stage(self) -> list[JudgedScores]:
         """Return the candidates in their own order, as a system's scores."""

@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from service.contract.types import RankingExample
 from training.hashing import model_digest, sha256_of
-from training.recipe import LabelRecipe, RecipeError
+from training.prompting.recipe import PromptingRecipe
+from training.recipe import LabelRecipe, RecipeError, load_recipe
 from training.shards import Inputs, cut, facts_of, shard_path, write_json
 
 PLAN = "plan.json"
@@ -105,6 +106,8 @@ def _recipe_hash(recipe: LabelRecipe) -> str:
             digest.update(bytes.fromhex(sha256_of(Path(recipe.teacher))))
         except OSError as error:
             raise RecipeError(f"{recipe.teacher}: {error.strerror}") from None
+    elif recipe.teacher_kind == "prompted":
+        digest.update(load_recipe(Path(recipe.teacher), PromptingRecipe).digest())
     elif recipe.teacher_kind != "remote":
         digest.update(model_digest(recipe.teacher))
     return digest.hexdigest()

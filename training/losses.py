@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, margin_ranking_loss, softplus
 
-from training.recipe import StudentLoss
+from training.recipe import RankLoss, StudentLoss
 
 IGNORED = -100
 """Label of a token that is not learnt."""
@@ -62,6 +62,42 @@ def ranknet(scores: Tensor, pairs: Tensor) -> Tensor:
     """
     better, worse = scores[pairs].unbind(dim=1)  # [P], [P]
     return softplus(worse - better).sum()
+
+
+def softmax_over_worse(scores: Tensor, pairs: Tensor) -> Tensor:
+    """Return the sum over better candidates of -log of their softmax among those they beat.
+
+    With one better candidate among n, the cross-entropy of choosing it; 0.0 without pairs.
+
+    Args:
+        scores: Scores of one query's candidates, [N].
+        pairs: Row i holds (better, worse) candidate indices, [P, 2] int64.
+
+    Source:
+        RankLLaMA (Ma et al. 2023, arXiv:2310.08319), eq. 4, where one document is relevant. Several
+        grades are our reading: each better document stands against the worse ones alone.
+    """
+    seen = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
+    seen[pairs[:, 0], pairs[:, 1]] = True  # [N, N]
+    better = seen.sum(dim=1).gt(1).nonzero()[:, 0]  # [B]
+    among = scores.expand(len(scores), -1).masked_fill(~seen, float("-inf"))[better]  # [B, N]
+    return (among.logsumexp(dim=1) - scores[better]).sum()
+
+
+def rank_loss(name: RankLoss, scores: Tensor, pairs: Tensor, *, tau: float) -> Tensor:
+    """Return a ranking loss by name, summed over `rank_units`; 0.0 without pairs."""
+    match name:
+        case "hinge":
+            return pairwise_hinge(scores, pairs, tau=tau)
+        case "ranknet":
+            return ranknet(scores, pairs)
+        case "softmax":
+            return softmax_over_worse(scores, pairs)
+
+
+def rank_units(name: RankLoss, pairs: Tensor) -> int:
+    """Return how many terms `rank_loss` sums: pairs, or the better candidates of these."""
+    return len(set(pairs[:, 0].tolist())) if name == "softmax" else len(pairs)
 
 
 def ordered_pairs(teacher: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Part = Literal["train", "val", "test"]
 StudentLoss = Literal["hybrid", "point", "margin", "mse", "hinge", "ranknet"]
+RankLoss = Literal["hinge", "ranknet", "softmax"]
 
 
 class RecipeError(Exception):
@@ -235,14 +236,15 @@ class RemoteOptions(RecipePart):
         return self
 
 
-TeacherKind = Literal["bi-encoder", "cross-encoder", "remote", "scores", "rankings"]
+TeacherKind = Literal["bi-encoder", "cross-encoder", "remote", "scores", "rankings", "prompted"]
 
 
 class LabelRecipe(RecipePart):
     """Scores of a teacher over many pairs.
 
     `teacher` is a checkpoint for the first two kinds, a URL for "remote" (with `[remote]`), and a
-    file of scores or of rankings for the others (see `training/elsewhere.py`).
+    file for the others: of scores or of rankings (see `training/elsewhere.py`), or the recipe of a
+    prompted language model.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,15 +16,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from service.contract.checkpoint import Card
-from service.contract.decoder_encoding import DecoderPairEncoder
+from service.contract.encoding import TokenPair
 from service.contract.folder import restore_folder
-from service.contract.template import DECODER_TEMPLATE
+from training.baselines.scorers import WAYS, SplicingEncoder, Way
 from training.checkpoint import write_checkpoint
 from training.data import read_source
-from training.decoder import build_scorer, plain, score_decoder_pairs
+from training.decoder import plain
 from training.hashing import fingerprint
 from training.loop import ByStep, Part, share, start_accelerator, train
-from training.losses import ordered_pairs, pairwise_hinge
+from training.losses import ordered_pairs, rank_loss, rank_units
 from training.recipe import RecipeError
 from training.state import keep_best, load_best
 from training.taught import DocumentIds, Group, Lessons, TaughtQuery
@@ -30,6 +32,16 @@ from training.teacher_recipes import SftRecipe
 from training.validation import ScorePairs, Validation, final_card, mean_ndcg
 
 CHECKPOINT = "checkpoint"
+
+BatchScorer = Callable[[nn.Module, list[TokenPair]], Tensor]
+"""Returns a model's scores of token pairs, in one forward call, [N]."""
+
+
+Drawn = Sequence[tuple[Group, Tensor]]
+"""Groups, each with the (better, worse) pairs that it is learnt by, [P, 2]."""
+
+StepLoss = Callable[[nn.Module, Drawn, Drawn], Tensor]
+"""Of a model, the groups of a forward call and those of the whole step: the call's share."""
 
 
 def sft(
@@ -54,25 +66,65 @@ def sft(
     Raises:
         RecipeError: The recipe or an input cannot be used, or the folder holds another run.
     """
-    folder = out / recipe.name
+    way = WAYS[recipe.scorer]
+    run = Run(recipe, data, out / recipe.name, restart, tensorboard)
+
+    def loss(encoder: SplicingEncoder, scorer: BatchScorer) -> StepLoss:
+        return lambda model, call, step: (
+            rank_sum(call, scorer(model, spliced(call, encoder)), recipe) / units(step, recipe)
+        )
+
+    return train_scorer(run, way, partial(read_graded, recipe, data), loss)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a run is told: `folder` is its own, the rest as of `sft`."""
+
+    recipe: SftRecipe
+    data: Path
+    folder: Path
+    restart: bool
+    tensorboard: bool
+
+
+def train_scorer(
+    run: Run,
+    way: Way,
+    read: Callable[[Any], list[TaughtQuery]],
+    loss: Callable[[SplicingEncoder, BatchScorer], StepLoss],
+) -> Path:
+    """Train a decoder that scores in this way and return its checkpoint's folder.
+
+    Args:
+        run: The recipe, and where it runs.
+        way: How the decoder scores.
+        read: Returns the queries that are taught, encoded by the decoder's encoder.
+        loss: Returns the loss of a step's part.
+
+    Raises:
+        RecipeError: The recipe or an input cannot be used, or the folder holds another run.
+    """
+    recipe, folder = run.recipe, run.folder
     accelerator = start_accelerator(recipe.precision)
-    model, tokenizer, encoder = build_scorer(
+    model, tokenizer, encoder = way.build(
         recipe.model, precision=recipe.precision, seed=recipe.seed
     )
-    ends = {"pad": tokenizer.pad_token_id, "eos": tokenizer.eos_token_id}
     rows = recipe.group_size * recipe.groups_per_call
-    lessons = Lessons(read_graded(recipe, data, encoder), recipe)
-    validation = [Validation.read(source, data, encoder) for source in recipe.validation]
+    lessons = Lessons(read(encoder), recipe)
+    validation = [Validation.read(source, run.data, encoder) for source in recipe.validation]
     held_out = [example for part in validation for example in part.examples]
 
     def scorer(teacher: nn.Module) -> ScorePairs:
-        return partial(score_decoder_pairs, teacher, rows=rows, **ends)
+        return way.scorer(teacher, tokenizer, rows)
 
     def figures(teacher: nn.Module) -> dict[str, float]:
         return mean_ndcg(validation, scorer(teacher), relevant_from=recipe.relevant_from)
 
+    step_loss = loss(encoder, lambda teacher, pairs: scorer(teacher)(pairs))
+
     def parts(step: int) -> list[Part]:
-        return step_parts(step, lessons, encoder, recipe, accelerator, ends)
+        return step_parts(step, lessons, recipe, accelerator, step_loss)
 
     taught = (array.tobytes() for array in lessons.arrays())
     inputs = chain(taught, [repr(held_out).encode()])
@@ -90,20 +142,20 @@ def sft(
         evaluate=figures,
         figure="ndcg_at_10",
         keep=lambda weights, _: keep_best(folder, weights),
-        restart=restart,
-        tensorboard=tensorboard,
+        restart=run.restart,
+        tensorboard=run.tensorboard,
     )
     accelerator.free_memory()
     del model
     if accelerator.is_main_process:
         # Built anew: the trained one may be sharded, and scores under training's autocast.
-        best, _, _ = build_scorer(recipe.model, precision=recipe.precision, seed=recipe.seed)
+        best, _, _ = way.build(recipe.model, precision=recipe.precision, seed=recipe.seed)
         load_best(folder, best)
-        teacher = plain(best, recipe.model).to(accelerator.device)
+        teacher = plain(way.bare(best), recipe.model).to(accelerator.device)
         teacher.train(False)
         card = final_card(
             Card(
-                template=DECODER_TEMPLATE,
+                template=way.template,
                 max_length=recipe.model.max_length,
                 max_query_length=recipe.model.max_query_length,
                 recipe=recipe.model_dump(mode="json"),
@@ -119,7 +171,7 @@ def sft(
     return folder / CHECKPOINT
 
 
-def read_graded(recipe: SftRecipe, data: Path, encoder: DecoderPairEncoder) -> list[TaughtQuery]:
+def read_graded(recipe: SftRecipe, data: Path, encoder: SplicingEncoder) -> list[TaughtQuery]:
     """Return the training queries that have two grades at least; tells how many have not.
 
     Raises:
@@ -144,26 +196,20 @@ def read_graded(recipe: SftRecipe, data: Path, encoder: DecoderPairEncoder) -> l
 
 
 def step_parts(
-    step: int,
-    lessons: Lessons,
-    encoder: DecoderPairEncoder,
-    recipe: SftRecipe,
-    accelerator: Accelerator,
-    ends: dict[str, int],
+    step: int, lessons: Lessons, recipe: SftRecipe, accelerator: Accelerator, loss: StepLoss
 ) -> list[Part]:
-    """Return this process's micro-batches of a step; losses are shares of the mean over pairs."""
+    """Return this process's micro-batches of a step; losses are shares of the whole step's."""
     groups = lessons.step(step)
     drawn = [
         (group, draw_pairs(group, np.random.default_rng([recipe.seed, step, place]), recipe))
         for place, group in enumerate(groups)
     ]
-    total = max(sum(len(pairs) for _, pairs in drawn), 1)
     alone = Group(groups[0].query, groups[0].places[:1])  # a candidate alone makes no pair
     mine = share(drawn, accelerator, filler=(alone, torch.empty(0, 2, dtype=torch.int64)))
     size = recipe.groups_per_call
 
-    def part(chunk: Sequence[tuple[Group, Tensor]]) -> Part:
-        return lambda model: hinge_sum(model, chunk, encoder, recipe.tau, ends) / total
+    def part(chunk: Drawn) -> Part:
+        return lambda model: loss(model, chunk, drawn)
 
     return [part(mine[start : start + size]) for start in range(0, len(mine), size)]
 
@@ -176,23 +222,25 @@ def draw_pairs(group: Group, rng: np.random.Generator, recipe: SftRecipe) -> Ten
     return pairs[rng.choice(len(pairs), recipe.pairs_per_group, replace=False)]
 
 
-def hinge_sum(
-    model: nn.Module,
-    drawn: Sequence[tuple[Group, Tensor]],
-    encoder: DecoderPairEncoder,
-    tau: float,
-    ends: dict[str, int],
-) -> Tensor:
-    """Return the summed hinge of some groups, scored in one forward call."""
-    pairs = [
+def spliced(drawn: Drawn, encoder: SplicingEncoder) -> list[TokenPair]:
+    """Return the pairs of query and document of some groups, one group after another."""
+    return [
         encoder.splice(group.query.query_ids, group.query.document_ids[place])
         for group, _ in drawn
         for place in group.places
     ]
-    scores = score_decoder_pairs(model, pairs, rows=len(pairs), **ends)  # [N]
+
+
+def rank_sum(drawn: Drawn, scores: Tensor, recipe: SftRecipe) -> Tensor:
+    """Return the summed ranking loss of some groups, whose scores follow each other, [N]."""
     parts = torch.split(scores, [len(group.places) for group, _ in drawn])
     losses = [
-        pairwise_hinge(part, chosen.to(part.device), tau=tau)
+        rank_loss(recipe.loss, part, chosen.to(part.device), tau=recipe.tau)
         for part, (_, chosen) in zip(parts, drawn, strict=True)
     ]
     return torch.stack(losses).sum()
+
+
+def units(drawn: Drawn, recipe: SftRecipe) -> int:
+    """Return how many terms the ranking loss of some groups sums; 1 where there are none."""
+    return max(sum(rank_units(recipe.loss, pairs) for _, pairs in drawn), 1)

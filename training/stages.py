@@ -9,6 +9,7 @@ from typing import Any
 from training.layerwise.recipe import LayerwiseRecipe
 from training.recipe import AverageRecipe, DistillRecipe, LabelRecipe
 from training.retrieval_recipe import RetrieveRecipe
+from training.rradistill.recipes import ReasonsRecipe, RraGptRecipe, SelectRecipe
 from training.teacher_recipes import CptRecipe, ScratchRecipe, SftRecipe
 
 RecipeKind = type[
@@ -16,7 +17,10 @@ RecipeKind = type[
     | CptRecipe
     | SftRecipe
     | RetrieveRecipe
+    | SelectRecipe
     | LabelRecipe
+    | ReasonsRecipe
+    | RraGptRecipe
     | DistillRecipe
     | LayerwiseRecipe
     | AverageRecipe
@@ -27,11 +31,17 @@ RECIPES: dict[str, RecipeKind] = {
     "cpt": CptRecipe,
     "sft": SftRecipe,
     "retrieve": RetrieveRecipe,
+    "select": SelectRecipe,
     "label": LabelRecipe,
+    "reasons": ReasonsRecipe,
+    "rra_gpt": RraGptRecipe,
     "distill": DistillRecipe,
     "layerwise": LayerwiseRecipe,
     "average": AverageRecipe,
 }
+
+OWN_PACKAGES = {"select": "rradistill.", "reasons": "rradistill.", "rra_gpt": "rradistill."}
+"""Of the stages whose modules are not in `training` itself."""
 
 
 OWN_PACKAGES = {"layerwise": "layerwise."}

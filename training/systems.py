@@ -1,4 +1,4 @@
-"""Ranking systems by path or name: a checkpoint, a bundle, a run, labels, BM25, a bi-encoder."""
+"""Ranking systems by path or name: a checkpoint, a bundle, a run, labels, BM25, a prompt."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ import numpy as np
 
 from service.contract.bundle import MANIFEST, Bundle, BundleError
 from service.contract.checkpoint import Card, read_card
-from service.contract.encoder import Encoder
 from service.contract.encoding import PairEncoder, TokenPair
 from service.contract.manifest import Precision, Relevance
-from service.contract.template import DECODER_TEMPLATE, TEMPLATE
+from service.contract.template import TEMPLATE
 from service.contract.types import Float32s, RankingExample
+from training.baselines.scorers import Way, way_of
 from training.data import read_labels
 from training.figures import Floats, document_ids
+from training.prompting.prompted import Prompted
 from training.recipe import RecipeError
 from training.trec import Run, read_run
+from training.validation import Encoder as PairsEncoder
 from training.zero_shot import Bm25, Cosine
 
 BM25, BI_ENCODER = "bm25", "bi-encoder:"
@@ -35,7 +37,7 @@ class Model:
     """
 
     name: str
-    encoder: Encoder
+    encoder: PairsEncoder
     score_pairs: ScorePairs
     relevance: Relevance | None
 
@@ -66,15 +68,15 @@ class Recorded:
         return list(scores), np.array(list(scores.values()), dtype=np.float64)
 
 
-System = Model | Recorded | Bm25 | Cosine
+System = Model | Recorded | Bm25 | Cosine | Prompted
 
 
 def load_system(path: Path, precision: Precision | None = None) -> System:
     """Return the system at a path.
 
     Args:
-        path: A bundle's, checkpoint's or label folder, or a TREC run file; `bm25`, or
-            `bi-encoder:` before a bi-encoder's folder or name.
+        path: A bundle's, checkpoint's or label folder, a TREC run file, or the TOML recipe of a
+            prompted language model; `bm25`, or `bi-encoder:` before a bi-encoder's folder or name.
         precision: Model of a bundle; default: the one that is served.
 
     Raises:
@@ -84,6 +86,8 @@ def load_system(path: Path, precision: Precision | None = None) -> System:
         return Bm25()
     if str(path).startswith(BI_ENCODER):
         return Cosine.load(str(path).removeprefix(BI_ENCODER))
+    if path.suffix == ".toml":
+        return Prompted.load(path)
     if path.is_file():
         return Recorded(path.name.removesuffix(".gz").removesuffix(".run"), read_run(path))
     if (path / "labels.json").exists():
@@ -145,8 +149,8 @@ def _checkpoint(folder: Path) -> Model:
     from training.student import score_pairs
 
     card = read_card(folder)
-    if card.template == DECODER_TEMPLATE:
-        return _decoder(folder, card)
+    if (way := way_of(card.template)) is not None:
+        return _decoder(folder, card, way)
     if card.template != TEMPLATE:
         raise RecipeError(f"{folder} is made for {card.template!r} pairs, which nobody knows here")
     encoder = PairEncoder.from_file(
@@ -166,19 +170,16 @@ def _checkpoint(folder: Path) -> Model:
     return Model(f"{folder.parent.name} torch", encoder, score, card.score.relevance)
 
 
-def _decoder(folder: Path, card: Card) -> Model:
+def _decoder(folder: Path, card: Card, way: Way) -> Model:
     import torch
 
-    from training.decoder import load_scorer, score_decoder_pairs
-
-    model, tokenizer, encoder = load_scorer(folder, card)
+    model, tokenizer, encoder = way.load(folder, card)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    scorer: torch.nn.Module = torch.nn.Module.to(model, device)
-    ends = {"pad": tokenizer.pad_token_id, "eos": tokenizer.eos_token_id}
+    scorer = way.scorer(torch.nn.Module.to(model, device), tokenizer, 8)
 
     def score(pairs: list[TokenPair]) -> Float32s:
         with torch.inference_mode():
-            found: Float32s = score_decoder_pairs(scorer, pairs, rows=8, **ends).cpu().numpy()
+            found: Float32s = scorer(pairs).cpu().numpy()
         return found
 
     return Model(f"{folder.parent.name} torch", encoder, score, card.score.relevance)

@@ -43,12 +43,16 @@ class DocumentIds:
 
 @dataclass(frozen=True, slots=True)
 class TaughtQuery:
-    """A query's token ids with its candidates' ids and standardised teacher scores."""
+    """A query's token ids with its candidates' ids and standardised teacher scores.
+
+    `answers` is what a language model should write of each candidate, where it learns to.
+    """
 
     query_ids: TokenIds
     document_ids: DocumentIds
     teacher: NDArray[np.floating]  # [N]
     repeat: int
+    answers: DocumentIds | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,8 @@ class Lessons:
         for query in self._queries:
             documents = query.document_ids
             yield from (query.query_ids, query.teacher, documents.flat, documents.ends)
+            if query.answers is not None:
+                yield from (query.answers.flat, query.answers.ends)
 
     def _draw(self, epoch: int) -> list[Group]:
         rng = np.random.default_rng([self._recipe.seed, epoch])

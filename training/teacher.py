@@ -19,9 +19,9 @@ from transformers import (
 )
 
 from service.contract.checkpoint import Card, read_card
-from service.contract.template import DECODER_TEMPLATE, document_text
+from service.contract.template import document_text
 from service.contract.types import Float32s, RankingExample
-from training.decoder import load_scorer, score_decoder_pairs
+from training.baselines.scorers import Way, way_of
 from training.elsewhere import RankingsFile, RemoteTeacher, ScoresFile
 from training.recipe import LabelRecipe, RecipeError
 from training.student import LOAD_ERRORS, resolve_base
@@ -47,6 +47,11 @@ def teacher_of(recipe: LabelRecipe) -> Teacher:
         return ScoresFile(Path(recipe.teacher))
     if recipe.teacher_kind == "rankings":
         return RankingsFile(Path(recipe.teacher))
+    if recipe.teacher_kind == "prompted":
+        # Imported now: prompted rankers rank with BM25 first, which stands beside a bi-encoder.
+        from training.prompting.prompted import PromptedTeacher
+
+        return PromptedTeacher(Path(recipe.teacher))
     return load_teacher(recipe)
 
 
@@ -62,8 +67,8 @@ def load_teacher(recipe: LabelRecipe) -> Teacher:
                 recipe.teacher, max_length=recipe.max_length, batch_tokens=recipe.batch_tokens
             )
         card = read_card(Path(recipe.teacher))
-        if card.template == DECODER_TEMPLATE:
-            return DecoderTeacher(recipe, card)
+        if (way := way_of(card.template)) is not None:
+            return DecoderTeacher(recipe, card, way)
         return CrossEncoder(recipe)
     except LOAD_ERRORS as error:
         raise RecipeError(f"teacher {recipe.teacher!r} cannot be loaded: {error}") from error
@@ -168,10 +173,10 @@ class DecoderTeacher:
     Its own limits hold, not the recipe's `max_length`.
     """
 
-    def __init__(self, recipe: LabelRecipe, card: Card) -> None:
-        model, tokenizer, self._encoder = load_scorer(Path(recipe.teacher), card)
+    def __init__(self, recipe: LabelRecipe, card: Card, way: Way) -> None:
+        model, self._tokenizer, self._encoder = way.load(Path(recipe.teacher), card)
         self.model: nn.Module = nn.Module.to(model, _device())
-        self._ends = {"pad": tokenizer.pad_token_id, "eos": tokenizer.eos_token_id}
+        self._way = way
         self._batch_tokens = recipe.batch_tokens
 
     def score(self, examples: Sequence[RankingExample]) -> list[Float32s]:
@@ -185,7 +190,7 @@ class DecoderTeacher:
         for places in batches(pairs, self._batch_tokens):
             chunk = [pairs[place] for place in places]
             with torch.inference_mode():
-                found = score_decoder_pairs(self.model, chunk, rows=len(chunk), **self._ends)
+                found = self._way.scorer(self.model, self._tokenizer, len(chunk))(chunk)
             flat[places] = found.cpu().numpy()
         ends = np.cumsum([len(example.candidates) for example in examples])
         return np.split(flat, ends[:-1])

@@ -6,7 +6,18 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from training.recipe import Fraction, JudgedSet, Labels, Optimiser, Positive, RecipePart, Seed
+from training.recipe import (
+    Fraction,
+    JudgedSet,
+    Labels,
+    Optimiser,
+    Positive,
+    RankLoss,
+    RecipePart,
+    Seed,
+)
+
+Scorer = Literal["last-token", "mean", "likelihood"]
 
 
 class Lora(RecipePart):
@@ -123,7 +134,9 @@ class SftRecipe(RecipePart):
     )
     validation: tuple[JudgedSet, ...] = Field(min_length=1)
     relevant_from: float = Field(1, description="grade from which `relevance` should say yes")
-    tau: Positive = 0.1
+    scorer: Scorer = Field("last-token", description="see training/baselines/scorers.py")
+    loss: RankLoss = "hinge"
+    tau: Positive = Field(0.1, description="margin of hinge")
     pairs_per_group: int = Field(64, ge=1, description="pairs drawn of a group with more")
     epochs: int = Field(1, ge=1)
     group_size: int = Field(8, ge=2, description="candidates of one query scored together")

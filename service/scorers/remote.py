@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-import random
-import threading
 from collections.abc import Mapping, Sequence
-from time import monotonic, sleep
 from typing import Any, Literal
 
-import httpx
 import numpy as np
 
 from service.contract.decoder_encoding import DecoderPairEncoder
 from service.contract.template import document_text
 from service.contract.types import Candidate, Float32s
+from service.scorers.json_client import JsonClient, RemoteError
 
 Protocol = Literal["disranker", "tei", "vllm", "vllm-classify"]
-
-ATTEMPTS = 8
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 30.0
-PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Statuses that another attempt may not get."""
-
-MAX_MESSAGE_CHARS = 300
-
-
-class RemoteError(Exception):
-    """A reranker that did not answer as it should; the message names it and says why."""
 
 
 class RemoteScorer:
     """Has raw scores computed elsewhere; several threads may ask at once.
 
-    A request that fails for a passing reason is tried again, after what the server asks for or
-    after a growing, random pause. The server reads texts, so it tokenises and cuts them as its own
-    model does; vLLM's `/classify`, for decoders, reads token ids of ours (vLLM 0.15 or newer).
+    A request that fails for a passing reason is tried again (`JsonClient`). The server reads texts,
+    so it tokenises and cuts them as its own model does; vLLM's `/classify`, for decoders, reads
+    token ids of ours (vLLM 0.15 or newer).
     """
 
     def __init__(
@@ -64,14 +50,10 @@ class RemoteScorer:
         """
         if (protocol == "vllm-classify") != (encoder is not None):
             raise ValueError("vllm-classify and an encoder need each other")
-        self.url = url.rstrip("/")
+        self._client = JsonClient(url, key=key, requests_per_s=requests_per_s, timeout_s=timeout_s)
         self._protocol = protocol
         self._model = model
         self._encoder = encoder
-        self._pacer = _Pacer(requests_per_s)
-        headers = {"authorization": f"Bearer {key}"} if key else {}
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-        self._http = httpx.Client(timeout=timeout_s, headers=headers, limits=limits)
 
     def score(self, query: str, candidates: Sequence[Candidate]) -> Float32s:
         """Return the raw score of each candidate, float32 [n].
@@ -80,15 +62,17 @@ class RemoteScorer:
             RemoteError: The server cannot be reached, refuses, or answers with something else.
         """
         path, body = self._request(query, candidates)
-        answer = self._post(path, body)
+        answer = self._client.post(path, body)
         try:
             return _scores(self._protocol, answer, len(candidates))
         except (KeyError, TypeError, ValueError) as error:
-            raise RemoteError(f"{self.url}{path}: not {len(candidates)} scores: {error}") from None
+            raise RemoteError(
+                f"{self._client.url}{path}: not {len(candidates)} scores: {error}"
+            ) from None
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self._client.close()
 
     def _request(self, query: str, candidates: Sequence[Candidate]) -> tuple[str, dict[str, Any]]:
         if self._protocol == "disranker":
@@ -105,79 +89,6 @@ class RemoteScorer:
             return "/rerank", body
         cut = {"truncate_prompt_tokens": -1, "use_activation": False}
         return "/score", {"queries": query, "documents": texts, **cut, **fields}
-
-    def _post(self, path: str, body: Mapping[str, Any]) -> Any:
-        url = self.url + path
-        for attempt in range(ATTEMPTS):
-            self._pacer.wait()
-            pause_s = _pause_s(attempt)
-            try:
-                answer = self._http.post(url, json=body)
-            except httpx.TransportError as error:
-                failure = f"{type(error).__name__} {error}".strip()
-            else:
-                if answer.is_success:
-                    return _json(answer)
-                failure = f"{answer.status_code} {_message(answer)}"
-                if answer.status_code not in PASSING:
-                    break
-                pause_s = max(pause_s, _asked_pause_s(answer))
-            if attempt < ATTEMPTS - 1:
-                sleep(pause_s)
-        raise RemoteError(f"{url}: {failure} (attempt {attempt + 1} of {ATTEMPTS})")
-
-
-class _Pacer:
-    """Lets so many pass a second, evenly."""
-
-    def __init__(self, per_s: float | None) -> None:
-        self._gap_s = 1 / per_s if per_s else 0.0
-        self._next = 0.0
-        self._lock = threading.Lock()
-
-    def wait(self) -> None:
-        if not self._gap_s:
-            return
-        with self._lock:
-            turn = max(self._next, monotonic())
-            self._next = turn + self._gap_s
-        sleep(max(0.0, turn - monotonic()))
-
-
-def _pause_s(attempt: int) -> float:
-    longest = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0**attempt)
-    return longest * random.uniform(0.5, 1)  # so that many clients do not come back together
-
-
-def _asked_pause_s(answer: httpx.Response) -> float:
-    """Return how long the server asks to wait; 0 where it does not say in seconds."""
-    for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            return min(LONGEST_PAUSE_S, float(answer.headers[name]) * unit_s)
-        except (KeyError, ValueError):
-            continue
-    return 0.0
-
-
-def _json(answer: httpx.Response) -> Any:
-    try:
-        return answer.json()
-    except ValueError:
-        raise RemoteError(f"{answer.url}: the answer is no JSON: {_start(answer)}") from None
-
-
-def _message(answer: httpx.Response) -> str:
-    """Return what the server says, whatever the key it says it under."""
-    try:
-        body = answer.json()
-        found = next(body[key] for key in ("detail", "message", "error") if body.get(key))
-        return str(found)[:MAX_MESSAGE_CHARS]
-    except (ValueError, AttributeError, StopIteration):
-        return _start(answer)
-
-
-def _start(answer: httpx.Response) -> str:
-    return answer.text[:MAX_MESSAGE_CHARS]
 
 
 def _scores(protocol: Protocol, answer: Any, n: int) -> Float32s:

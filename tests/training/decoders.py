@@ -61,7 +61,9 @@ def trained_tokenizer() -> LlamaTokenizerFast:
     )
 
 
-def tiny_mistral(folder: Path, *, tied: bool = False, layers: int = 2) -> Path:
+def tiny_mistral(
+    folder: Path, *, tied: bool = False, layers: int = 2, positions: int = 256
+) -> Path:
     """Write a small Mistral with random weights and its tokenizer."""
     tokenizer = trained_tokenizer()
     torch.manual_seed(0)
@@ -72,7 +74,7 @@ def tiny_mistral(folder: Path, *, tied: bool = False, layers: int = 2) -> Path:
         num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=256,
+        max_position_embeddings=positions,
         initializer_range=0.1,
         tie_word_embeddings=tied,
     )

@@ -20,7 +20,8 @@ from service.contract.checkpoint import CARD, Card
 from service.contract.decoder_checkpoint import checkpoint_encoder
 from service.contract.template import DECODER_TEMPLATE
 from service.contract.types import Candidate, RankingExample
-from service.scorers.remote import RemoteError, RemoteScorer
+from service.scorers.json_client import RemoteError
+from service.scorers.remote import RemoteScorer
 from tests.training.decoders import tiny_mistral, write_nouns_set
 from training.__main__ import main
 from training.checkpoint import write_checkpoint

@@ -17,8 +17,9 @@ import pytest
 from loadtest.server import Server, our_service
 from service.contract.bundle import Bundle
 from service.contract.types import Candidate, RankingExample
+from service.scorers.json_client import RemoteError
 from service.scorers.onnx import OnnxScorer
-from service.scorers.remote import RemoteError, RemoteScorer
+from service.scorers.remote import RemoteScorer
 from tests.tiny import tiny_bundle
 from tests.training.toy import write_toy_set
 from training.__main__ import main

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 CARDS = {
     "cpt": "cpt.json",
     "sft": "disranker.json",
+    "rra_gpt": "disranker.json",
     "distill": "disranker.json",
     "layerwise": "disranker.json",
 }
 VALIDATION = {
     "cpt": "held_out_loss",
     "sft": "ndcg_at_10",
+    "rra_gpt": "ndcg_at_10",
     "distill": "ndcg_at_10",
     "layerwise": "held_out_loss",
 }

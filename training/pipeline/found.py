@@ -16,7 +16,10 @@ FACTS = {
     "cpt": "cpt.json",
     "sft": "disranker.json",
     "retrieve": "retrieved.json",
+    "select": "selected.json",
     "label": "labels.json",
+    "reasons": "reasons.json",
+    "rra_gpt": "disranker.json",
     "distill": "disranker.json",
     "layerwise": "disranker.json",
     "average": "disranker.json",
@@ -39,7 +42,7 @@ def made_at(step: Step) -> str | None:
         made = RECIPES[stage].model_validate(facts["recipe"])
     except (OSError, ValueError, KeyError, ValidationError):
         return None
-    if stage in ("sft", "distill", "layerwise") and "history" not in facts["metrics"]:
+    if stage in ("sft", "rra_gpt", "distill", "layerwise") and "history" not in facts["metrics"]:
         return None  # the best checkpoint so far, of a run that goes on
     if made.model_dump() != RECIPES[stage].model_validate(step.fields).model_dump():
         return None

@@ -15,8 +15,8 @@ from training.pipeline.recipe import ExportStage, PipelineRecipe, RecipeStage
 from training.recipe import EvaluateRecipe, RecipeError, load_recipe
 
 STAGES = "stages"
-LAUNCHED = ("cpt", "sft", "distill", "layerwise")
-SYSTEMS = ("sft", "label", "distill", "layerwise", "export")
+LAUNCHED = ("cpt", "sft", "rra_gpt", "distill", "layerwise")
+SYSTEMS = ("sft", "label", "rra_gpt", "distill", "layerwise", "average", "export")
 """Stages whose outcome ranks."""
 
 

@@ -165,7 +165,7 @@ def _step(
 
 def _output(stage: AnyStage, folder: Path) -> Path:
     match stage.stage:
-        case "cpt" | "sft" | "distill" | "layerwise" | "average":
+        case "cpt" | "sft" | "rra_gpt" | "distill" | "layerwise" | "average":
             return folder / "checkpoint"
         case "latency":
             return folder / "latency.json"

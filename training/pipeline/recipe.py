@@ -30,7 +30,19 @@ class _Stage(RecipePart):
 class RecipeStage(_Stage):
     """A stage of `python -m training` that has a recipe."""
 
-    stage: Literal["scratch", "cpt", "sft", "retrieve", "label", "distill", "layerwise", "average"]
+    stage: Literal[
+        "scratch",
+        "cpt",
+        "sft",
+        "retrieve",
+        "select",
+        "label",
+        "reasons",
+        "rra_gpt",
+        "distill",
+        "layerwise",
+        "average",
+    ]
     recipe: Path | None = Field(None, description="TOML file, relative to the pipeline's")
     set: dict[str, Any] = Field({}, description="fields laid over the file's; nested tables merge")
 

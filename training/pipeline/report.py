@@ -82,7 +82,7 @@ def _chosen_on(finished: Sequence[Step]) -> frozenset[tuple[str | None, ...]]:
     return frozenset(
         (source["path"], source.get("split"), source.get("part"))
         for step in finished
-        if step.stage.stage in ("sft", "distill")
+        if step.stage.stage in ("sft", "rra_gpt", "distill")
         for source in step.fields["validation"]
     )
 
