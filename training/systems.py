@@ -19,12 +19,10 @@ from training.data import read_labels
 from training.figures import Floats, document_ids
 from training.prompting.prompted import Prompted
 from training.recipe import RecipeError
+from training.system_names import BI_ENCODER, BM25
 from training.trec import Run, read_run
 from training.validation import Encoder as PairsEncoder
 from training.zero_shot import Bm25, Cosine
-
-BM25, BI_ENCODER = "bm25", "bi-encoder:"
-"""Names of the systems that are no path."""
 
 ScorePairs = Callable[[list[TokenPair]], Float32s]
 

@@ -13,6 +13,7 @@ from training.pipeline.marks import Mark, changes, inputs_of, read_mark
 from training.pipeline.plan import Step, checked, laid_over, make_plan
 from training.pipeline.recipe import ExportStage, PipelineRecipe, RecipeStage
 from training.recipe import EvaluateRecipe, RecipeError, load_recipe
+from training.system_names import is_named
 
 STAGES = "stages"
 LAUNCHED = ("cpt", "sft", "rra_gpt", "distill", "layerwise")
@@ -139,7 +140,7 @@ def _sets(recipe: PipelineRecipe, file: Path) -> EvaluateRecipe | None:
         return None
     names = {stage.name for stage in recipe.stages if stage.stage in SYSTEMS}
     for system in recipe.report.systems:
-        if system not in names and not Path(system).exists():
+        if not (system in names or is_named(system) or Path(system).exists()):
             raise RecipeError(
                 f"{file}: report.systems: {system!r} is no stage that ranks and no path"
             )

@@ -70,7 +70,7 @@ class ReportOptions(RecipePart):
     recipe: Path | None = Field(None, description="an evaluate recipe, relative to the pipeline's")
     set: dict[str, Any] = Field({}, description="fields laid over the file's, as of a stage")
     systems: tuple[str, ...] = Field(
-        min_length=1, description="stages, or paths of what `training evaluate` takes as --model"
+        min_length=1, description="stages, or what `training evaluate` takes as --model"
     )
     baseline: str | None = Field(None, description="a system; default: the first")
     figures: tuple[Figure, ...] = Field(FIGURES, min_length=1)

@@ -15,6 +15,7 @@ from training.judged import JudgedQueries
 from training.pipeline.marks import Mark
 from training.pipeline.pipeline import Pipeline
 from training.report import file_name
+from training.system_names import is_named
 from training.systems import Recorded, System, load_system
 
 
@@ -90,7 +91,8 @@ def arms_of(pipeline: Pipeline, done: Mapping[str, Mark]) -> list[Arm]:
 def _arm(name: str, pipeline: Pipeline, done: Mapping[str, Mark]) -> Arm:
     steps = [step for step in pipeline.steps if step.stage.name == name]
     if not steps:
-        return Arm(name, (Run(name, Path(name), _stamp(Path(name))),))
+        identity = name if is_named(name) else _stamp(Path(name))
+        return Arm(name, (Run(name, Path(name), identity),))
     runs = [
         Run(step.name, step.output, done[step.name].identity) for step in steps if step.name in done
     ]

@@ -237,12 +237,13 @@ def test_a_report_tells_what_is_still_to_come_and_scores_a_system_once(
     base = task / "base.run"
     lines = [f"q{n} Q0 q{n}-{place} 0 {-place} base\n" for n in (0, 5) for place in (0, 1)]
     base.write_text("".join(lines))
-    report = {"recipe": "sets.toml", "systems": ["student", str(base)], "figures": ["pnr"]}
+    systems = ["student", str(base), "bm25"]
+    report = {"recipe": "sets.toml", "systems": systems, "figures": ["pnr"]}
     write_pipeline(task, student(epochs=1), report=report)
     run(load(task), start=here)
     # Its scores are known, so that nobody asks for its weights.
     (task / "runs/exp/student/checkpoint/model.safetensors").unlink()
-    report["systems"] = ["student", str(base), "other"]
+    report["systems"] = [*systems, "other"]
     write_pipeline(task, student(epochs=1), student("other"), report=report)
     capsys.readouterr()
     assert main(call_of(task, "--report-only")) == 0
@@ -252,6 +253,7 @@ def test_a_report_tells_what_is_still_to_come_and_scores_a_system_once(
     assert "Still to come: other." in text
     assert "| student | 1 |" in text
     assert f"| {base} | 1 |" in text
+    assert "| bm25 | 1 |" in text
     assert "nDCG@5" not in text
 
 
