@@ -60,16 +60,21 @@ class Teacher:
     Attributes:
         behaviour: What it does with a request; may be changed while it runs.
         bodies: What it was asked.
-        open: Connections it has.
+        heads: The heads of those requests.
     """
 
     def __init__(self, behaviour: Behaviour = answers) -> None:
         self.behaviour = behaviour
         self.bodies: list[dict[str, Any]] = []
         self.heads: list[bytes] = []
-        self.open = 0
+        self._writers: set[asyncio.StreamWriter] = set()
         self.closing = asyncio.Event()
         self.url = ""
+
+    @property
+    def connections(self) -> int:
+        """How many it has."""
+        return len(self._writers)
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[Teacher]:
@@ -80,10 +85,13 @@ class Teacher:
         finally:
             self.closing.set()
             server.close()
-            await asyncio.sleep(0)
+            for writer in [*self._writers]:
+                writer.close()
+            while self._writers:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.open += 1
+        self._writers.add(writer)
         try:
             with suppress(asyncio.IncompleteReadError, ConnectionError):
                 while not self.closing.is_set():
@@ -98,5 +106,5 @@ class Teacher:
                     writer.write(answer)
                     await writer.drain()
         finally:
-            self.open -= 1
+            self._writers.discard(writer)
             writer.close()
