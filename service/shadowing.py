@@ -7,9 +7,9 @@ import asyncio
 from prometheus_client import CollectorRegistry
 
 from service.contract.decoder_checkpoint import checkpoint_encoder
-from service.rollout.breaker import State
+from service.rollout.breaker import Breaker, State
 from service.rollout.event_log import EventLog, EventLogCollector
-from service.rollout.lanes import Lanes
+from service.rollout.lanes import Labels, Lanes
 from service.rollout.metrics import ComparisonMetrics
 from service.rollout.records import Recorder
 from service.rollout.shadow import Limits, Shadow
@@ -37,7 +37,7 @@ class Shadowing:
         self._settings = settings
         self._lanes = lanes
         self._remote = _remote(settings) if settings.shadow_url else None
-        self._lane: LaneTarget | None = None
+        self._breaker_of: tuple[Labels, Breaker] | None = None  # not the model: it may leave
         self._events: EventLog | None = None
         if settings.event_log is not None:
             self._events = EventLog(
@@ -78,11 +78,10 @@ class Shadowing:
         """Return the shadow lane, where something is served there, else what is elsewhere."""
         served = self._lanes.get("shadow")
         if served is None:
-            self._lane = None
             return self._remote
-        if self._lane is None or self._lane.served is not served:
-            self._lane = LaneTarget(served)
-        return self._lane
+        if self._breaker_of is None or self._breaker_of[0] != served.labels:
+            self._breaker_of = served.labels, Breaker()
+        return LaneTarget(served, self._breaker_of[1])
 
     def _queue_s(self) -> float:
         """Return how long a request to rank would wait now, in the lane where that is longest."""

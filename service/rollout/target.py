@@ -85,10 +85,10 @@ class LaneTarget:
 
     local = True
 
-    def __init__(self, served: Served) -> None:
+    def __init__(self, served: Served, breaker: Breaker) -> None:
         self.name, self.version, _ = served.labels
-        self.breaker = Breaker()
-        self.served = served
+        self.breaker = breaker
+        self._model = served.model
 
     async def score(
         self,
@@ -98,7 +98,7 @@ class LaneTarget:
         truncation: Truncation = AS_FITS,
     ) -> Float32s:
         """Return the raw score of each candidate; see `Target`."""
-        model = self.served.model
+        model = self._model
         with model.held():
             try:
                 model.trust.require()

@@ -23,6 +23,7 @@ from service.ranking.caches import DocumentTokenCache, ScoreCache
 from service.ranking.cores import Cores
 from service.ranking.model import Model, Shared
 from service.rollout import shadow
+from service.rollout.breaker import Breaker
 from service.rollout.lanes import Served
 from service.rollout.target import LaneTarget
 from service.scorers.onnx import OnnxScorer
@@ -170,7 +171,7 @@ async def test_a_shadow_in_this_process_runs_only_while_nothing_waits(bundle: Bu
     async with two_models(bundle, primary) as (stable, other):
         await stable.judged()
         later = monotonic() + 60
-        target = LaneTarget(Served("shadow", other))
+        target = LaneTarget(Served("shadow", other), Breaker())
         other.trust.fault = None
         ended: list[str] = []
 
