@@ -30,9 +30,7 @@ class Dropped(BaseModel):
     scores: int = Field(description="Query-document pairs whose scores were cached.")
 
 
-def admin_router(
-    settings: Settings, *parts: APIRouter, caches: Mapping[str, Cache]
-) -> APIRouter:
+def admin_router(settings: Settings, *parts: APIRouter, caches: Mapping[str, Cache]) -> APIRouter:
     """Return the router of the admin endpoints.
 
     Args:

@@ -21,6 +21,7 @@ from service.engines.local import LocalEngine
 from service.ranking.admission import Backlog, Ticket
 from service.ranking.caches import DocumentTokenCache, ScoreCache
 from service.ranking.cores import Cores
+from service.ranking.encoders import Encoders
 from service.ranking.model import Model, Shared
 from service.rollout import shadow
 from service.rollout.breaker import Breaker
@@ -147,6 +148,7 @@ async def two_models(bundle: Bundle, primary: GatedEngine) -> AsyncIterator[tupl
     shared = Shared(
         cores=Cores(1),
         backlog=Backlog(max_tokens=100_000),
+        encoders=Encoders(),
         tokens=DocumentTokenCache(max_bytes=0),
         scores=ScoreCache(max_bytes=0),
         max_batch=48,

@@ -105,7 +105,7 @@ async def test_answered_requests_are_compared_and_recorded(
         assert event.scores[result["index"]] == result["score"]
     assert event.comparison["candidates"] == len(DOCUMENTS)
     assert event.model.version == bundle.short_version
-    assert event.query is event.documents is None
+    assert (event.query, event.documents) == (None, None)
     (line,) = gzip.decompress(event_files(tmp_path)[0].read_bytes()).splitlines()
     assert b"kettle" not in line
 
@@ -244,6 +244,28 @@ async def test_nothing_is_sent_while_requests_wait(shadowed: Shadowed, bundle: B
         found = await settled(client, 3)
         assert found["dropped/busy"] >= 2  # the first did not wait
         assert len(teacher.bodies) <= 1
+
+
+async def test_a_bundle_in_this_process_agrees_with_itself(
+    serving: Client, bundle: Bundle, tmp_path: Path
+) -> None:
+    async with serving(
+        shadow=bundle.root, shadow_sample=1, shadow_timeout_ms=60_000, event_log=tmp_path
+    ) as client:
+        for number in range(3):
+            await rank(client, query=f"cat {number}")
+        found = await settled(client, 3)
+        assert found["compared/"] + found["dropped/busy"] == 3
+        pair = {"version": bundle.short_version, "against_version": bundle.short_version}
+        measured = {**pair, "measure": "concordance"}
+        assert await metric(client, "disranker_agreement_sum", **measured) == found["compared/"]
+        both = (await client.post("/shadow", json={"query": "cat", "candidates": DOCUMENTS})).json()
+        assert both["shadow"]["model"] == both["stable"]["model"] | {"variant": "shadow"}
+        assert both["comparison"]["largest_delta"] == 0
+        assert "disranker_request_duration_seconds_count" in (await client.get("/metrics")).text
+    for event in read_events(tmp_path):
+        assert event.scores == event.against_scores
+        assert event.against.variant == "shadow"
 
 
 async def test_without_a_shadow_nothing_is_counted(serving: Client) -> None:
