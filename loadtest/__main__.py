@@ -1,4 +1,4 @@
-"""The command line of the load tests: bench, overload, soak, triton, users."""
+"""The command line of the load tests: bench, overload, shadow, soak, triton, users."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from loadtest.judged import DataError, JudgedFolder
 from loadtest.overload.command import add_overload
 from loadtest.peers.peer import PEERS
 from loadtest.server import ServerError
+from loadtest.shadow.command import add_shadow
 from loadtest.soak.command import add_soak
 from loadtest.triton.command import add_triton
 from loadtest.users.command import add_users
@@ -125,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_options(bench)
     add_overload(commands)
+    add_shadow(commands)
     add_soak(commands)
     add_triton(commands)
     add_users(commands)

@@ -26,6 +26,7 @@ from service.runtime import (
 from service.scorers.native import kernels
 from service.server import build_server, listen
 from service.settings import PREFIX, Settings, SettingsError, is_loopback, load_settings
+from service.shadow_settings import ShadowSettings
 
 if TYPE_CHECKING:
     from service.api.spans import Spans
@@ -159,7 +160,8 @@ def _parser() -> argparse.ArgumentParser:
         "flag wins over the variable, the variable over the file.",
         "python -m service serve --port 8080 --bundle models/default",
     )
-    _add_settings(serve_parser, Settings.model_fields)
+    names = sorted(Settings.model_fields, key=ShadowSettings.model_fields.__contains__)
+    _add_settings(serve_parser, names)
 
     rank_parser = _command(
         commands,

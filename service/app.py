@@ -23,6 +23,8 @@ from service.api.rollout_admin import ADMIN_REQUESTS, rollout_router
 from service.api.routes import ROUTES, ranking_router
 from service.api.schema import MAX_CANDIDATES
 from service.api.serving import Serving
+from service.api.shadow import SideBySide, shadow_router
+from service.api.shadow_admin import SampleRequest, shadow_admin_router
 from service.contract.bundle import Bundle
 from service.contract.triton import TritonPrecision
 from service.engines.engine import Engine, EngineKind, RemoteEngine, Runner
@@ -38,6 +40,7 @@ from service.rollout.loading import Loader
 from service.rollout.split import Split, Weight
 from service.runner import choose_runner
 from service.settings import Settings
+from service.shadowing import Shadowing
 from service.telemetry import Telemetry
 
 MB = 1_000_000
@@ -90,14 +93,18 @@ def create_app(
         lanes.put("shadow", open_model(settings.shadow))
     telemetry = Telemetry(lanes, budget_s=settings.budget_ms / 1000)
     telemetry.watch_caches({"tokens": lambda: tokens.stats, "scores": lambda: scores.stats})
+    shadowing = Shadowing(settings, lanes, telemetry.registry)
+    shadow = shadowing.shadow
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         lanes.start()
+        shadowing.start()
         settling = asyncio.create_task(_settle(lanes.stable.model))
         yield
         lanes.readiness.stopping = True
         settling.cancel()
+        await shadowing.stop()
         await lanes.stop()
 
     app = FastAPI(
@@ -109,17 +116,19 @@ def create_app(
         # Spans are ours (`api/spans.py`); FastAPI's would tell query strings and exceptions' texts.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    app.include_router(ranking_router(Serving(lanes, settings=settings, telemetry=telemetry)))
+    serving = Serving(lanes, shadow=shadow, settings=settings, telemetry=telemetry)
+    app.include_router(ranking_router(serving))
+    app.include_router(shadow_router(SideBySide(lanes, shadow, settings)))
     info = partial(_info, settings, lanes)
     app.include_router(operations_router(lanes, telemetry=telemetry, info=info))
     if settings.admin:
         loader = Loader(lanes, open_model=open_model, root=settings.bundles_root)
-        rollout = rollout_router(lanes, loader)
+        parts = rollout_router(lanes, loader), shadow_admin_router(shadow)
         caches: dict[str, Cache] = {"tokens": tokens, "scores": scores}
-        app.include_router(admin_router(settings, rollout, caches=caches))
+        app.include_router(admin_router(settings, *parts, caches=caches))
     problems.install(app)
     requests = dict.fromkeys(dialect.request for route in ROUTES for dialect in route.dialects)
-    admin = ADMIN_REQUESTS if settings.admin else ()
+    admin = (*ADMIN_REQUESTS, SampleRequest) if settings.admin else ()
     openapi.describe(app, *requests, *admin, max_query_chars=settings.max_query_chars)
     _guard(app, settings, telemetry)
     app.add_middleware(RecordRequests, lanes=lanes, telemetry=telemetry, begin_span=begin_span)

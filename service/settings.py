@@ -24,6 +24,7 @@ from pydantic_settings import (
 from service.api.keys import ApiKey
 from service.contract.triton import TritonPrecision
 from service.engines.engine import EngineKind
+from service.shadow_settings import ShadowSettings
 
 PREFIX = "DISRANKER_"
 
@@ -36,7 +37,7 @@ class SettingsError(Exception):
     """A setting that is unknown or out of range; the message names it."""
 
 
-class Settings(BaseSettings):
+class Settings(BaseSettings, ShadowSettings):
     """What can be set, from the command line, the environment or a TOML file, in that order."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)

@@ -30,16 +30,17 @@ class Dropped(BaseModel):
     scores: int = Field(description="Query-document pairs whose scores were cached.")
 
 
-def admin_router(settings: Settings, lanes: APIRouter, *, caches: Mapping[str, Cache]) -> APIRouter:
+def admin_router(settings: Settings, *parts: APIRouter, caches: Mapping[str, Cache]) -> APIRouter:
     """Return the router of the admin endpoints.
 
     Args:
         settings: What is in effect.
-        lanes: The endpoints about lanes.
+        parts: The endpoints about lanes and the shadow.
         caches: By name.
     """
     router = APIRouter(prefix="/admin", tags=["admin"])
-    router.include_router(lanes)
+    for part in parts:
+        router.include_router(part)
     # A key's hash is no secret, but nobody needs it here either.
     shown = settings.model_dump(mode="json", exclude={"keys": {"__all__": {"sha256"}}})
 

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from service.api.allowance import Allowance
+from service.ranking.allowance import Allowance
 from service.ranking.errors import RankError
 
 Scope = Literal["rank", "admin", "metrics", "variant"]

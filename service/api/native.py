@@ -8,6 +8,7 @@ from typing import Any
 from service.api.checks import id_faults
 from service.api.dialect import Answer, Dialect, Question
 from service.api.schema import RankRequest, RankResponse
+from service.contract.types import RankedDocument
 from service.ranking.errors import InvalidRequestError
 from service.ranking.ranker import Ranking
 
@@ -38,7 +39,7 @@ def write(asked: RankRequest, answer: Answer) -> object:
     return {
         "request_id": answer.request_id,
         "model": answer.model.model_dump(),
-        "results": _results(asked, ranking),
+        "results": results_of(asked, ranking.documents, ranking.relevance.tolist()),
         "degraded": ranking.degraded,
         "scored": ranking.scored,
         "usage": {
@@ -50,11 +51,18 @@ def write(asked: RankRequest, answer: Answer) -> object:
     }
 
 
-def _results(asked: RankRequest, ranking: Ranking) -> list[dict[str, Any]]:
-    """Return each `RankResult` as a dict, which costs a third of making and dumping models."""
-    unscored = len(ranking.documents) - len(ranking.relevance)
-    relevances = [*ranking.relevance.tolist(), *[None] * unscored]
-    results = [
+def results_of(
+    asked: RankRequest, documents: Sequence[RankedDocument], relevance: Sequence[float]
+) -> list[dict[str, Any]]:
+    """Return each `RankResult` as a dict, which costs a third of making and dumping models.
+
+    Args:
+        asked: The request.
+        documents: Its candidates in order, those without a score last.
+        relevance: Of the first of them; the others have none.
+    """
+    relevances = [*relevance, *[None] * (len(documents) - len(relevance))]
+    results: list[dict[str, Any]] = [
         {
             "id": document.id,
             "index": document.index,
@@ -62,7 +70,7 @@ def _results(asked: RankRequest, ranking: Ranking) -> list[dict[str, Any]]:
             "score": document.score,
             "relevance": relevance,
         }
-        for document, relevance in zip(ranking.documents, relevances, strict=True)
+        for document, relevance in zip(documents, relevances, strict=True)
     ]
     if asked.return_documents:
         for result in results:

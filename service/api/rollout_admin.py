@@ -137,7 +137,7 @@ def rollout_router(lanes: Lanes, loader: Loader) -> APIRouter:
         openapi_extra=json_body(WeightRequest),
     )
     async def weigh(request: Request) -> LanesState:
-        asked = await _read(request, WeightRequest)
+        asked = await read_asked(request, WeightRequest)
         generation = asked.generation or lanes.split.weight.generation + 1
         if lanes.get("canary") is None:
             raise ConflictError(Fault("canary", "the lane is empty"))
@@ -152,7 +152,7 @@ def rollout_router(lanes: Lanes, loader: Loader) -> APIRouter:
 
 def _loading(lanes: Lanes, loader: Loader, variant: Variant) -> Any:
     async def load(request: Request) -> LanesState:
-        asked = await _read(request, LoadRequest)
+        asked = await read_asked(request, LoadRequest)
         await loader.load(variant, asked.bundle, triton_model=asked.triton_model)
         return _changed(lanes, request, f"{variant} loaded")
 
@@ -167,7 +167,7 @@ def _unloading(lanes: Lanes, loader: Loader, variant: Variant) -> Any:
     return unload
 
 
-async def _read(request: Request, model: type[Body]) -> Body:
+async def read_asked(request: Request, model: type[Body]) -> Body:
     """Return a request's body.
 
     Raises:

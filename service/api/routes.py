@@ -93,7 +93,7 @@ ROUTES = (
 )
 
 
-class _RawRoute(APIRoute):
+class RawRoute(APIRoute):
     """Calls its endpoint with the request, without FastAPI's parsing, which it has no use for."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -103,7 +103,7 @@ class _RawRoute(APIRoute):
 
 def ranking_router(serving: Serving) -> APIRouter:
     """Return the router of all paths to rank at."""
-    router = APIRouter(tags=["ranking"], route_class=_RawRoute)
+    router = APIRouter(tags=["ranking"], route_class=RawRoute)
     for route in ROUTES:
         router.add_api_route(
             route.path,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import time
 from typing import Any
 
 from fastapi import Request, Response
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json, to_json
+from starlette.background import BackgroundTask
 
 from service.api.body import read_body, while_connected
 from service.api.checks import query_faults
@@ -22,7 +24,9 @@ from service.api.schema import ServedModel
 from service.ranking.errors import Fault, InvalidRequestError, TextTooLongError
 from service.ranking.model import Model
 from service.ranking.ranker import Ranker, Ranking
+from service.rollout.answered import Answered
 from service.rollout.lanes import Lanes
+from service.rollout.shadow import Shadow
 from service.settings import Settings
 from service.telemetry import Telemetry
 
@@ -50,8 +54,11 @@ class Read:
 class Serving:
     """Answers requests to rank, in every dialect alike."""
 
-    def __init__(self, lanes: Lanes, *, settings: Settings, telemetry: Telemetry) -> None:
+    def __init__(
+        self, lanes: Lanes, *, shadow: Shadow, settings: Settings, telemetry: Telemetry
+    ) -> None:
         self._lanes = lanes
+        self._shadow = shadow
         self._settings = settings
         self._telemetry = telemetry
         self._intake = Intake(
@@ -86,7 +93,8 @@ class Serving:
             read.dialect.write(read.asked, answer),
             inf_nan_mode="null",  # a document that comes back may have a number out of range
         )
-        return Response(content, media_type="application/json")
+        after = BackgroundTask(self._offer, read, rankings, record)
+        return Response(content, media_type="application/json", background=after)
 
     def _route(self, request: Request, read: Read, record: RequestRecord) -> Model:
         key = read.questions[0].routing_key
@@ -130,6 +138,21 @@ class Serving:
             partial=question.partial,
             truncation=question.truncation,
         )
+
+    async def _offer(self, read: Read, rankings: Sequence[Ranking], record: RequestRecord) -> None:
+        """Offer what was answered to the shadow; runs once the answer was sent."""
+        for question, ranking in zip(read.questions, rankings, strict=True):
+            self._shadow.offer(
+                Answered(
+                    record.request_id,
+                    time(),
+                    record.lane,
+                    question.query,
+                    question.candidates,
+                    ranking.scores,
+                    question.truncation,
+                )
+            )
 
     def _note(self, record: RequestRecord, rankings: Sequence[Ranking]) -> None:
         metrics = self._telemetry.of(record.lane)

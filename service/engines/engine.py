@@ -26,6 +26,18 @@ class EngineUnavailableError(EngineError):
     """The engine cannot be reached, or does not serve this model."""
 
 
+class EngineLateError(EngineError):
+    """The engine did not answer by the deadline."""
+
+
+class EngineRefusedError(EngineError):
+    """The engine will not take this request, now or later."""
+
+
+class EngineAnswerError(EngineError):
+    """The engine answered with something else than one finite score each."""
+
+
 class Engine(Protocol):
     """Scores token pairs."""
 

@@ -4,6 +4,8 @@ RankError
 ├── InvalidRequestError            422, or 400 where the body is no JSON
 │   └── InfeasibleDeadlineError    422
 ├── TextTooLongError               422
+├── NoShadowError                  409
+├── ShadowFailedError              502, 503 or 504
 ├── BodyError
 │   ├── BodyTooLargeError          413
 │   └── BodyTooSlowError           408
@@ -178,3 +180,24 @@ class DeadlineExpiredError(RankError):
         super().__init__(
             "the deadline passed, or was sure to pass, before every candidate was scored"
         )
+
+
+class NoShadowError(RankError):
+    """There is no model to compare with."""
+
+    status = 409
+    error_type = "no_shadow"
+
+    def __init__(self) -> None:
+        super().__init__("no shadow is served: set shadow_url, or load a bundle as the shadow")
+
+
+class ShadowFailedError(RankError):
+    """The model to compare with gave no scores."""
+
+    def __init__(self, reason: str) -> None:
+        """Take why: `late`, `unavailable` and the like."""
+        super().__init__(f"the shadow gave no scores: {reason}; /metrics counts its failures")
+        self.status = {"late": 504, "unavailable": 503, "overloaded": 503}.get(reason, 502)
+        self.error_type = f"shadow_{reason}"
+        self.retry_after_s = 1.0 if self.status == 503 else None

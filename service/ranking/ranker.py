@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from service.contract.encoding import AS_FITS, Truncation
 from service.contract.manifest import Relevance
 from service.contract.order import rank_order
-from service.contract.types import Bools, Candidate, Float32s, RankedDocument
+from service.contract.types import Bools, Candidate, Float32s, RankedDocument, Scores
 from service.ranking.admission import Admission, Ticket
 from service.ranking.errors import DeadlineExpiredError
 from service.ranking.lane import Lane
@@ -28,6 +28,7 @@ class Ranking:
         documents: The candidates' places: the scored ones from best to worst, then the others in
             the request's order.
         relevance: Calibrated relevance of each scored one of `documents`, in [0, 1], float64.
+        scores: What they are ranked by, in the request's order.
         offered: How many candidates there were.
         scored: How many of them were scored.
         real_tokens: Tokens of the scored pairs.
@@ -37,6 +38,7 @@ class Ranking:
 
     documents: tuple[RankedDocument, ...]
     relevance: NDArray[np.float64]
+    scores: Scores
     offered: int
     scored: int
     real_tokens: int
@@ -102,6 +104,7 @@ class Ranker:
         return Ranking(
             documents,
             relevance,
+            scores,
             len(candidates),
             int(scores.scored.sum()),
             scores.real_tokens,

@@ -9,13 +9,14 @@ from time import monotonic, sleep
 from typing import Any
 
 import httpx
+from pydantic_core import from_json
+
+from service.scorers.wire import LONGEST_PAUSE_S, asked_pause_s, message_of, start_of
 
 ATTEMPTS = 8
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 30.0
+FIRST_PAUSE_S = 0.25
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses that another attempt may not get."""
-
-MAX_MESSAGE_CHARS = 300
 
 
 class RemoteError(Exception):
@@ -61,6 +62,20 @@ class JsonClient:
         Raises:
             RemoteError: The server cannot be reached, refuses, or answers with something else.
         """
+        content = self.send(path, body)
+        try:
+            return from_json(content)
+        except ValueError:
+            raise RemoteError(
+                f"{self.url}{path}: the answer is no JSON: {start_of(content)}"
+            ) from None
+
+    def send(self, path: str, body: Mapping[str, Any]) -> bytes:
+        """Return what the server answers, unread.
+
+        Raises:
+            RemoteError: The server cannot be reached, or refuses.
+        """
         url = self.url + path
         for attempt in range(ATTEMPTS):
             self._pacer.wait()
@@ -71,11 +86,11 @@ class JsonClient:
                 failure = f"{type(error).__name__} {error}".strip()
             else:
                 if answer.is_success:
-                    return _json(answer)
-                failure = f"{answer.status_code} {_message(answer)}"
+                    return answer.content
+                failure = f"{answer.status_code} {message_of(answer.content)}"
                 if answer.status_code not in PASSING:
                     break
-                pause_s = max(pause_s, _asked_pause_s(answer))
+                pause_s = max(pause_s, asked_pause_s(answer.headers))
             if attempt < ATTEMPTS - 1:
                 sleep(pause_s)
         raise RemoteError(f"{url}: {failure} (attempt {attempt + 1} of {ATTEMPTS})")
@@ -101,34 +116,3 @@ class _Pacer:
 def _pause_s(attempt: int) -> float:
     longest = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0**attempt)
     return longest * random.uniform(0.5, 1)  # so that many clients do not come back together
-
-
-def _asked_pause_s(answer: httpx.Response) -> float:
-    """Return how long the server asks to wait; 0 where it does not say in seconds."""
-    for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            return min(LONGEST_PAUSE_S, float(answer.headers[name]) * unit_s)
-        except (KeyError, ValueError):
-            continue
-    return 0.0
-
-
-def _json(answer: httpx.Response) -> Any:
-    try:
-        return answer.json()
-    except ValueError:
-        raise RemoteError(f"{answer.url}: the answer is no JSON: {_start(answer)}") from None
-
-
-def _message(answer: httpx.Response) -> str:
-    """Return what the server says, whatever the key it says it under."""
-    try:
-        body = answer.json()
-        found = next(body[key] for key in ("detail", "message", "error") if body.get(key))
-        return str(found)[:MAX_MESSAGE_CHARS]
-    except (ValueError, AttributeError, StopIteration):
-        return _start(answer)
-
-
-def _start(answer: httpx.Response) -> str:
-    return answer.text[:MAX_MESSAGE_CHARS]

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
-
-import numpy as np
+from collections.abc import Sequence
 
 from service.contract.decoder_encoding import DecoderPairEncoder
-from service.contract.template import document_text
 from service.contract.types import Candidate, Float32s
 from service.scorers.json_client import JsonClient, RemoteError
-
-Protocol = Literal["disranker", "tei", "vllm", "vllm-classify"]
+from service.scorers.wire import Protocol, Wire
 
 
 class RemoteScorer:
     """Has raw scores computed elsewhere; several threads may ask at once.
 
-    A request that fails for a passing reason is tried again (`JsonClient`). The server reads texts,
-    so it tokenises and cuts them as its own model does; vLLM's `/classify`, for decoders, reads
-    token ids of ours (vLLM 0.15 or newer).
+    A request that fails for a passing reason is tried again (`JsonClient`).
     """
 
     def __init__(
@@ -48,12 +41,8 @@ class RemoteScorer:
         Raises:
             ValueError: An encoder is missing, or there is one for a server that reads texts.
         """
-        if (protocol == "vllm-classify") != (encoder is not None):
-            raise ValueError("vllm-classify and an encoder need each other")
+        self._wire = Wire(protocol, model=model, encoder=encoder)
         self._client = JsonClient(url, key=key, requests_per_s=requests_per_s, timeout_s=timeout_s)
-        self._protocol = protocol
-        self._model = model
-        self._encoder = encoder
 
     def score(self, query: str, candidates: Sequence[Candidate]) -> Float32s:
         """Return the raw score of each candidate, float32 [n].
@@ -61,59 +50,12 @@ class RemoteScorer:
         Raises:
             RemoteError: The server cannot be reached, refuses, or answers with something else.
         """
-        path, body = self._request(query, candidates)
-        answer = self._client.post(path, body)
+        content = self._client.send(self._wire.path, self._wire.body(query, candidates))
         try:
-            return _scores(self._protocol, answer, len(candidates))
-        except (KeyError, TypeError, ValueError) as error:
-            raise RemoteError(
-                f"{self._client.url}{path}: not {len(candidates)} scores: {error}"
-            ) from None
+            return self._wire.scores(content, len(candidates))
+        except ValueError as error:
+            raise RemoteError(f"{self._client.url}{self._wire.path}: {error}") from None
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
-
-    def _request(self, query: str, candidates: Sequence[Candidate]) -> tuple[str, dict[str, Any]]:
-        if self._protocol == "disranker":
-            documents = [{"title": c.title, "summary": c.summary} for c in candidates]
-            return "/rank", {"query": query, "candidates": documents}
-        fields = {"model": self._model} if self._model else {}
-        if self._encoder is not None:
-            pairs = self._encoder.encode(query, candidates)
-            rows = [pair.input_ids.tolist() for pair in pairs]
-            return "/classify", {"input": rows, "use_activation": False, **fields}
-        texts = [document_text(candidate) for candidate in candidates]
-        if self._protocol == "tei":
-            body = {"query": query, "texts": texts, "raw_scores": True, "truncate": True}
-            return "/rerank", body
-        cut = {"truncate_prompt_tokens": -1, "use_activation": False}
-        return "/score", {"queries": query, "documents": texts, **cut, **fields}
-
-
-def _scores(protocol: Protocol, answer: Any, n: int) -> Float32s:
-    """Return the scores in the request's order.
-
-    Raises:
-        KeyError: A part is missing.
-        TypeError: A part is of another kind.
-        ValueError: There are not n scores, or one is not finite.
-    """
-    places = {"disranker": "results", "vllm": "data", "vllm-classify": "data"}
-    results = answer if protocol == "tei" else answer[places[protocol]]
-    found = {int(result["index"]): _score(result) for result in results}
-    if sorted(found) != [*range(n)] or len(results) != n:
-        raise ValueError(f"there are {len(results)} for {len(found)} documents")
-    values = np.array([found[index] for index in range(n)], dtype=np.float32)
-    if not np.isfinite(values).all():
-        raise ValueError("one is not finite")
-    return values
-
-
-def _score(result: Mapping[str, Any]) -> float:
-    """Return a result's score; `/classify` has one a class, of which a ranker has one."""
-    if "probs" not in result:
-        return float(result["score"])
-    if len(result["probs"]) != 1:
-        raise ValueError(f"the model has {len(result['probs'])} classes; a ranker has 1")
-    return float(result["probs"][0])

@@ -9,9 +9,13 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau, ks_2samp
 
 from service.contract.agreement import (
+    common_at_depths,
+    counts_distance,
+    counts_stability,
     kendall_tau_b,
     kolmogorov_smirnov,
     population_stability,
+    rank_biased_overlap,
     top_overlap,
 )
 
@@ -92,3 +96,33 @@ def test_no_scores_have_no_distribution() -> None:
     for statistic in (population_stability, kolmogorov_smirnov):
         assert math.isnan(statistic([], [1.0]))
         assert math.isnan(statistic([1.0], []))
+
+
+def test_rank_biased_overlap_by_hand() -> None:
+    assert rank_biased_overlap([3, 2, 1], [30, 20, 10]) == 1.0
+    assert rank_biased_overlap([], []) == 1.0
+    # Reversed: the top d share 0, 1, 3 of three; (1 - p)(0 + p / 2 + p²) + p³ at p = 1/2.
+    assert rank_biased_overlap([3, 2, 1], [1, 2, 3], p=0.5) == 0.5 * (0.25 + 0.25) + 0.125
+    # The first ten carry 86 % of the weight at p = 0.9 (Webber et al., section 4.3).
+    shuffled = [*range(10), *range(1009, 9, -1)]
+    last = rank_biased_overlap([-place for place in range(1010)], [-x for x in shuffled])
+    assert 0.8555 < last < 1.0
+
+
+def test_the_whole_lists_share_everything() -> None:
+    draw = np.random.default_rng(3)
+    first, second = draw.normal(size=20), draw.normal(size=20)
+    common = common_at_depths(first, second)
+    assert common[-1] == 20
+    assert [top_overlap(first, second, k) for k in (1, 20, 50)] == [common[0], 1.0, 1.0]
+
+
+def test_histograms_of_few_buckets_by_hand() -> None:
+    # Three buckets, two bins: the first bucket holds the reference's first half.
+    halves = (0.25 - 0.5) * math.log(0.25 / 0.5) + (0.75 - 0.5) * math.log(0.75 / 0.5)
+    assert counts_stability([2, 1, 1], [1, 3, 0], bins=2) == pytest.approx(halves)
+    assert counts_distance([2, 1, 1], [1, 3, 0]) == 0.25
+    assert counts_distance([1, 0], [0, 5]) == 1.0
+    for statistic in (counts_stability, counts_distance):
+        assert math.isnan(statistic([0, 0], [1, 0]))
+        assert math.isnan(statistic([1, 0], [0, 0]))

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from service.__main__ import main
-from service.api.allowance import Allowance
 from service.api.keys import ApiKey, Keys, MissingKeyError, ScopeError, UnknownKeyError
+from service.ranking.allowance import Allowance
 from service.settings import SettingsError, load_settings
 from tests.service.asking import api_key
 

@@ -250,7 +250,9 @@ async def test_every_label_set_is_there_from_the_start(bundle: Bundle, serving: 
     assert 'le="10.0"' in text
     assert "_created" not in text
     for line in text.splitlines():
-        if line.startswith(("disranker_cache_", "disranker_key_", "disranker_split_")):
+        if line.startswith(
+            ("disranker_cache_", "disranker_key_", "disranker_shadow_", "disranker_split_")
+        ):
             assert "variant" not in line  # all lanes share them
         elif line.startswith("disranker_"):
             assert f'version="{bundle.short_version}"' in line

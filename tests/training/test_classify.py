@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 import shutil
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoTokenizer
 
 from service.contract.checkpoint import CARD, Card
 from service.contract.decoder_checkpoint import checkpoint_encoder
@@ -22,6 +16,7 @@ from service.contract.template import DECODER_TEMPLATE
 from service.contract.types import Candidate, RankingExample
 from service.scorers.json_client import RemoteError
 from service.scorers.remote import RemoteScorer
+from tests.classifier import Classifier, serve
 from tests.training.decoders import tiny_mistral, write_nouns_set
 from training.__main__ import main
 from training.checkpoint import write_checkpoint
@@ -50,56 +45,6 @@ connections = 2
 kind = "judged"
 path = "nouns"
 """
-
-
-class Classifier:
-    """Answers `/classify` as vLLM does, with a checkpoint in torch; one row a call, no padding."""
-
-    def __init__(self, checkpoint: Path) -> None:
-        self.asked: list[dict[str, Any]] = []
-        self.busy = 1  # requests that are sent away first
-        self._model = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
-        self._lock = threading.Lock()
-
-    def answer(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        with self._lock:
-            if path != "/classify" or body["model"] != "teacher":
-                return 404, {"error": {"message": f"no {path} of {body['model']}"}}
-            if self.busy > 0:
-                self.busy -= 1
-                return 503, {"error": {"message": "starting"}}
-            self.asked.append(body)
-            data = [self._row(place, ids, body) for place, ids in enumerate(body["input"])]
-        tokens = sum(map(len, body["input"]))
-        usage = {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0}
-        named = {"id": "classify-1", "object": "list", "created": 1, "model": "teacher"}
-        return 200, {**named, "data": data, "usage": usage}
-
-    def _row(self, place: int, ids: list[int], body: dict[str, Any]) -> dict[str, Any]:
-        with torch.no_grad():
-            logits = self._model(input_ids=torch.tensor([ids])).logits[0].float().tolist()
-        activated = body.get("use_activation", True)
-        probs = [1 / (1 + math.exp(-x)) for x in logits] if activated else logits
-        return {"index": place, "label": "LABEL_0", "probs": probs, "num_classes": len(probs)}
-
-
-def serve(classifier: Classifier) -> ThreadingHTTPServer:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            status, answer = classifier.answer(self.path, body)
-            content = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server
 
 
 @pytest.fixture(scope="module")

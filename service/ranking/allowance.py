@@ -1,4 +1,4 @@
-"""How fast a key may spend."""
+"""How fast a key, or a shadow, may spend."""
 
 from __future__ import annotations
 
