@@ -19,7 +19,7 @@ from service.settings import Settings
 from tests.service.conftest import started
 
 ROOT = Path(__file__).parents[2]
-ABOUT_BEE_LIFESPANS = {"doc-14", "doc-25", "doc-21", "doc-33", "doc-34", "doc-02"}
+ABOUT_BEE_LIFESPANS = {"doc-14", "doc-25", "doc-21", "doc-33", "doc-34"}
 
 
 @pytest.fixture(scope="module")
