@@ -182,11 +182,12 @@ async def test_a_shadow_in_this_process_runs_only_while_nothing_waits(bundle: Bu
             ended.append(name)
 
         primary.open.clear()
+        before = len(primary.launches)  # of the golden queries
         with anyio.fail_after(30):
             async with asyncio.TaskGroup() as group:
                 # One is being scored; then comes a shadow request, and after it another one.
                 group.create_task(run("a", stable.lane.score("cat", texts, Ticket(later))))
-                await until(lambda: len(primary.launches) > 0 and not stable.depth.requests)
+                await until(lambda: len(primary.launches) > before and not stable.depth.requests)
                 scoring = target.score("cat", texts, later)
                 shadowed = group.create_task(scoring)
                 await until(lambda: other.depth.requests == 1)
