@@ -40,11 +40,12 @@ RECIPES: dict[str, RecipeKind] = {
     "average": AverageRecipe,
 }
 
-OWN_PACKAGES = {"select": "rradistill.", "reasons": "rradistill.", "rra_gpt": "rradistill."}
-"""Of the stages whose modules are not in `training` itself."""
-
-
-OWN_PACKAGES = {"layerwise": "layerwise."}
+OWN_PACKAGES = {
+    "select": "rradistill.",
+    "reasons": "rradistill.",
+    "rra_gpt": "rradistill.",
+    "layerwise": "layerwise.",
+}
 """Of the stages whose modules are not in `training` itself."""
 
 

@@ -10,6 +10,7 @@ from training.layerwise.recipe import LayerwiseRecipe
 from training.pipeline.plan import make_plan
 from training.pipeline.recipe import PipelineRecipe
 from training.recipe import (
+    AverageRecipe,
     DistillRecipe,
     EvaluateRecipe,
     JudgedSet,
@@ -57,6 +58,8 @@ def test_every_shipped_recipe_loads() -> None:
             load_recipe(path, CptRecipe)
         elif path.name.startswith("layerwise-student"):
             load_recipe(path, LayerwiseRecipe)
+        elif "checkpoints" in read_toml(path):
+            load_recipe(path, AverageRecipe)
         elif path.name.endswith("sft.toml"):
             load_recipe(path, SftRecipe)
         else:
@@ -97,34 +100,46 @@ def overlap(one: JudgedSet, other: JudgedSet) -> bool:
 def test_the_shipped_student_is_trained_on_the_labels_that_ship() -> None:
     labels = load_recipe(SHIPPED / "default-labels.toml", LabelRecipe)
     general = load_recipe(SHIPPED / "default-general.toml", DistillRecipe)
-    graded = load_recipe(SHIPPED / "default.toml", DistillRecipe)
-    for recipe in (general, graded):
-        sources = [part.source for part in recipe.train if isinstance(part.source, Labels)]
-        assert [source.path for source in sources] == [Path("runs") / labels.name]
+    graded = load_recipe(SHIPPED / "default-graded.toml", DistillRecipe)
+    mean = load_recipe(SHIPPED / "default.toml", AverageRecipe)
+    sources = [part.source for part in general.train if isinstance(part.source, Labels)]
+    assert [source.path for source in sources] == [Path("runs") / labels.name]
     assert graded.student.base == f"runs/{general.name}/checkpoint"
+    parts = [str(part.path) for part in mean.checkpoints]
+    seeds = [f"runs/{graded.name}-{seed}/checkpoint" for seed in (2, 3)]
+    assert parts == [*seeds, f"runs/{general.name}/checkpoint"]
 
 
 def test_the_pipeline_of_the_shipped_model_runs_its_recipes() -> None:
     recipe = load_recipe(SHIPPED / "shipped.toml", PipelineRecipe)
     plan = make_plan(recipe, SHIPPED / "shipped.toml", folder=Path("runs/shipped"))
-    students = {"general": "default-general.toml", "graded": "default.toml"}
+    graded = "default-graded.toml"
+    students = {"general": "default-general.toml", "graded-2": graded, "graded-3": graded}
+    mean = load_recipe(SHIPPED / "default.toml", AverageRecipe)
     for step in plan:
         if step.name in students:
             alone = load_recipe(SHIPPED / students[step.name], DistillRecipe)
             whole = DistillRecipe.model_validate(step.fields)
             same = {"name": alone.name, "train": alone.train, "student": alone.student}
-            assert whole.model_copy(update=same) == alone
+            assert whole.model_copy(update={**same, "seed": alone.seed}) == alone
             assert [part.teacher for part in whole.train] == [part.teacher for part in alone.train]
+            assert step.name in ("general", f"graded-{whole.seed}")
+        if step.name == "student":
+            made = AverageRecipe.model_validate(step.fields)
+            assert [part.weight for part in made.checkpoints] == [
+                part.weight for part in mean.checkpoints
+            ]
 
 
 def test_what_the_shipped_student_is_judged_on_it_was_not_trained_on() -> None:
     labels = load_recipe(SHIPPED / "default-labels.toml", LabelRecipe)
-    recipe = load_recipe(SHIPPED / "default.toml", DistillRecipe)
+    recipe = load_recipe(SHIPPED / "default-graded.toml", DistillRecipe)
+    mean = load_recipe(SHIPPED / "default.toml", AverageRecipe)
     graded = [part.source for part in recipe.train if isinstance(part.source, JudgedSet)]
     scored = [source for source in labels.sources if isinstance(source, JudgedSet)]
     judged = load_recipe(SHIPPED / "evaluate.toml", EvaluateRecipe).sets
     chosen_by = load_recipe(SHIPPED / "evaluate-development.toml", EvaluateRecipe).sets
-    for part in (*judged, *chosen_by, *recipe.validation):
+    for part in (*judged, *chosen_by, *recipe.validation, *mean.validation):
         assert isinstance(part, JudgedSet)
         assert not any(overlap(part, source) for source in graded)
     for part in judged:

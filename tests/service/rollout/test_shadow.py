@@ -22,7 +22,9 @@ from service.contract.events import event_files, read_events
 from service.contract.types import Scores
 from service.engines.local import LocalEngine
 from service.rollout.shadow import is_sampled
+from service.runner import choose_runner
 from service.scorers.onnx import OnnxScorer
+from service.settings import Settings
 from tests.service.asking import assert_problem, request
 from tests.service.conftest import Client
 from tests.service.rollout import teachers
@@ -250,8 +252,15 @@ async def test_a_bundle_in_this_process_agrees_with_itself(
     serving: Client, bundle: Bundle, tmp_path: Path
 ) -> None:
     async with serving(
-        shadow=bundle.root, shadow_sample=1, shadow_timeout_ms=60_000, event_log=tmp_path
+        engine=choose_runner(Settings(bundle=bundle.root), bundle).engine,  # as the shadow's
+        shadow=bundle.root,
+        shadow_sample=1,
+        shadow_timeout_ms=60_000,
+        event_log=tmp_path,
     ) as client:
+        with anyio.fail_after(60):
+            while not await metric(client, "disranker_lane_ready", variant="shadow"):  # noqa: ASYNC110
+                await anyio.sleep(0.02)
         for number in range(3):
             await rank(client, query=f"cat {number}")
         found = await settled(client, 3)
