@@ -79,7 +79,7 @@ KERNEL := $(wildcard service/scorers/kernel/*)
 	@$(@D)/$(PIP_INSTALL) --editable '.[$(EXTRAS)]'
 	@touch $@
 
-.venv/.ready: EXTRAS = cpu,training,ray,export,loadtest,otel,triton,dev
+.venv/.ready: EXTRAS = cpu,training,ray,export,loadtest,otel,remote,triton,dev
 .venv-bench/.ready: EXTRAS = cpu,export,loadtest
 
 # Torch goes in first and alone, so that nothing after it chooses another build.

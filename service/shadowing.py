@@ -109,7 +109,7 @@ def _limits(settings: Settings) -> Limits:
 
 
 def _remote(settings: Settings) -> RemoteTarget:
-    """Import httpx, which a service without a remote shadow neither has nor pays for."""
+    """Import aiohttp, which a service without a remote shadow neither has nor pays for."""
     try:
         from service.engines.remote import RemoteReranker
     except ModuleNotFoundError as error:

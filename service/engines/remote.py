@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 
-import httpx
+import aiohttp
 import numpy as np
 from pydantic_core import to_json
 
@@ -58,11 +58,8 @@ class RemoteReranker:
         headers = {"content-type": "application/json", "accept-encoding": "identity"}
         if key:
             headers["authorization"] = f"Bearer {key}"
-        self._http = httpx.AsyncClient(
-            headers=headers,
-            timeout=None,  # noqa: S113 - every request has its deadline
-            limits=httpx.Limits(max_connections=MAX_CONNECTIONS),
-        )
+        self._headers = headers
+        self._session: aiohttp.ClientSession | None = None
         self._threads = ThreadPoolExecutor(1, "remote", initializer=step_back)
 
     async def score(self, query: str, candidates: Sequence[Candidate], deadline: float) -> Float32s:
@@ -102,7 +99,21 @@ class RemoteReranker:
     async def close(self) -> None:
         """Close the connections; what is on its way fails."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        await self._http.aclose()
+        if self._session is not None:
+            await self._session.close()
+
+    @property
+    def _http(self) -> aiohttp.ClientSession:
+        """The connections, made where they are first needed: they belong to the running loop."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                headers=self._headers,
+                timeout=aiohttp.ClientTimeout(total=None),  # every request has its deadline
+                connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,  # an answer stays as long as it came
+            )
+        return self._session
 
     def _bodies(self, query: str, parts: Sequence[Sequence[Candidate]]) -> list[bytes]:
         return [to_json(self._wire.body(query, part)) for part in parts]
@@ -113,9 +124,9 @@ class RemoteReranker:
             failure: EngineError
             try:
                 status, headers, content = await self._post(body)
-            except httpx.TransportError as error:
+            except aiohttp.ClientConnectionError as error:
                 failure = EngineUnavailableError(f"{self._url}: {type(error).__name__}")
-            except httpx.HTTPError as error:
+            except aiohttp.ClientError as error:
                 raise EngineAnswerError(f"{self._url}: {type(error).__name__}") from None
             else:
                 if status == 200:
@@ -129,20 +140,20 @@ class RemoteReranker:
             await asyncio.sleep(pause_s)
         raise AssertionError("unreachable")
 
-    async def _post(self, body: bytes) -> tuple[int, httpx.Headers, bytes]:
+    async def _post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
         """Return what comes back, unless it is far longer than scores are.
 
         Raises:
-            httpx.HTTPError: There was no answer.
+            aiohttp.ClientError: There was no answer, or none that is HTTP.
             EngineAnswerError: It is too long.
         """
-        async with self._http.stream("POST", self._url, content=body) as answer:
+        async with self._http.post(self._url, data=body, allow_redirects=False) as answer:
             content = bytearray()
-            async for chunk in answer.aiter_raw():  # as it came: nothing grows by decompression
+            async for chunk in answer.content.iter_any():
                 content += chunk
                 if len(content) > MAX_ANSWER_BYTES:
                     raise EngineAnswerError(f"{self._url}: over {MAX_ANSWER_BYTES} bytes")
-            return answer.status_code, answer.headers, bytes(content)
+            return answer.status, answer.headers, bytes(content)
 
     def _read(self, content: bytes, n: int) -> Float32s:
         try:

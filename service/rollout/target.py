@@ -15,7 +15,7 @@ from service.rollout.breaker import Breaker
 from service.rollout.lanes import Served
 
 if TYPE_CHECKING:
-    from service.engines.remote import RemoteReranker  # needs httpx, which a lane does not
+    from service.engines.remote import RemoteReranker  # needs aiohttp, which a lane does not
 
 
 class Target(Protocol):

@@ -198,7 +198,7 @@ async def test_nobody_there_is_unavailable() -> None:
     async with Teacher().run() as teacher:
         url = teacher.url
     reranker = RemoteReranker(url, Wire("tei"))
-    with pytest.raises(EngineUnavailableError, match="ConnectError"):
+    with pytest.raises(EngineUnavailableError, match="ClientConnectorError"):
         await reranker.score("q", TWO, soon())
     await reranker.close()
 
