@@ -187,7 +187,8 @@ def _add_triton(commands: Any) -> None:
     command.add_argument(
         "--tensorrt",
         action="store_true",
-        help="have ONNX Runtime hand what it can to TensorRT; engines are built at the first start",
+        help="have ONNX Runtime hand the model to TensorRT, where its graph is of standard "
+        "operators (a BERT's is not); engines are built at the first start",
     )
     command.add_argument(
         "--plan",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ def check_quantised(graph: Path, manifest: Manifest, precision: str) -> None:
     outputs = [node.name for node in model.graph.output]
     if outputs != [manifest.output]:
         raise ExportError(f"{graph} gives {outputs}, the bundle {manifest.output}")
+    _require_types(graph, model.graph.input, onnx.TensorProto.INT64)
+    _require_types(graph, model.graph.output, onnx.TensorProto.FLOAT)
     wanted = {
         "int8": {onnx.TensorProto.INT8},
         "fp8": {onnx.TensorProto.FLOAT8E4M3FN},
@@ -40,6 +43,17 @@ def check_quantised(graph: Path, manifest: Manifest, precision: str) -> None:
     if found != wanted:
         names = sorted(map(onnx.TensorProto.DataType.Name, found)) or "nothing"
         raise ExportError(f"{graph} is quantised to {names}, not to {precision} alone")
+
+
+def _require_types(graph: Path, values: Iterable[Any], wanted: int) -> None:
+    """Pass where all values have a type: a plan's buffers are handed over as they are."""
+    from onnx import TensorProto
+
+    for value in values:
+        found = value.type.tensor_type.elem_type
+        if found != wanted:
+            name, expected = map(TensorProto.DataType.Name, (found, wanted))
+            raise ExportError(f"{graph}: {value.name} is {name}, not {expected}")
 
 
 def _quantised_types(model: Any) -> set[int]:

@@ -94,9 +94,27 @@ def _check(bundle: Bundle, target: Target) -> None:
     if target.device == "gpu" and target.precision == "int8":
         raise ExportError("the int8 model is made of CPUs' operators; a GPU takes fp16 or fp32")
     try:
-        bundle.model_path(_source(target))
+        model = bundle.model_path(_source(target))
     except BundleError as error:
         raise ExportError(f"{error}{_remedy(target)}") from None
+    if target.tensorrt:
+        _require_whole(model)
+
+
+def _require_whole(model: Path) -> None:
+    """Pass where TensorRT may take a graph whole.
+
+    Of a divided one, ONNX Runtime wants profiles of every part's inputs too, which have no names of
+    ours, and does not load it.
+    """
+    import onnx
+
+    nodes = onnx.load(model, load_external_data=False).graph.node
+    if own := sorted({node.op_type for node in nodes if node.domain not in ("", "ai.onnx")}):
+        raise ExportError(
+            f"--tensorrt: {model} has operators of ONNX Runtime's own ({', '.join(own)}), which "
+            "TensorRT does not take: make a plan with export tensorrt, and give it by --plan"
+        )
 
 
 def _remedy(target: Target) -> str:

@@ -53,7 +53,7 @@ class Target:
         device: CPU, or NVIDIA's GPUs.
         precision: Of the model.
         instances: Copies of the model that run side by side, on each GPU if there are several.
-        tensorrt: Whether ONNX Runtime hands what it can to TensorRT.
+        tensorrt: Whether ONNX Runtime hands the model to TensorRT.
         plan: The card of the TensorRT plan that runs instead of ONNX Runtime.
     """
 
@@ -128,7 +128,7 @@ def _add_instances(config: Any, target: Target, weights_bytes: int) -> None:
 
 
 def _add_tensorrt(config: Any, manifest: Manifest, target: Target) -> None:
-    """Hand what it can to TensorRT, with one optimisation profile a width, best at full batches."""
+    """Hand the model to TensorRT, with one optimisation profile a width, best at full batches."""
     accelerator = config.optimization.execution_accelerators.gpu_execution_accelerator.add(
         name="tensorrt"
     )

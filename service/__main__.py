@@ -26,7 +26,6 @@ from service.runtime import (
 from service.scorers.native import kernels
 from service.server import build_server, listen
 from service.settings import PREFIX, Settings, SettingsError, is_loopback, load_settings
-from service.shadow_settings import ShadowSettings
 
 if TYPE_CHECKING:
     from service.api.spans import Spans
@@ -160,7 +159,8 @@ def _parser() -> argparse.ArgumentParser:
         "flag wins over the variable, the variable over the file.",
         "python -m service serve --port 8080 --bundle models/default",
     )
-    names = sorted(Settings.model_fields, key=ShadowSettings.model_fields.__contains__)
+    own = Settings.__annotations__  # before its parts', which pydantic has first
+    names = sorted(Settings.model_fields, key=lambda name: name not in own)
     _add_settings(serve_parser, names)
 
     rank_parser = _command(

@@ -22,13 +22,10 @@ from pydantic_settings import (
 )
 
 from service.api.keys import ApiKey
-from service.contract.triton import TritonPrecision
-from service.engines.engine import EngineKind
+from service.engine_settings import EngineSettings
 from service.shadow_settings import ShadowSettings
 
 PREFIX = "DISRANKER_"
-
-CPU_LAUNCH_TOKENS = 512
 
 _ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9.-]+(:\d+)?|https?://\[[0-9a-fA-F:]+\](:\d+)?")
 
@@ -37,7 +34,7 @@ class SettingsError(Exception):
     """A setting that is unknown or out of range; the message names it."""
 
 
-class Settings(BaseSettings, ShadowSettings):
+class Settings(BaseSettings, ShadowSettings, EngineSettings):
     """What can be set, from the command line, the environment or a TOML file, in that order."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
@@ -79,45 +76,6 @@ class Settings(BaseSettings, ShadowSettings):
         description="Which routing keys a canary gets first depends on it; the same on every "
         "replica.",
     )
-    precision: TritonPrecision | None = Field(
-        default=None,
-        description="Model of the bundle to serve: int8 is the fast one, fp32 the reference, fp16 "
-        "what GPUs run, fp8 what they may in Triton. By default int8 where the bundle offers it.",
-    )
-    engine: EngineKind | None = Field(
-        default=None,
-        description="What runs the model: native, our int8 kernel for BERTs on x86-64 from "
-        "AVX2 on; onnx, ONNX Runtime; or triton, a Triton server that has the bundle's model. By "
-        "default native where it can, else onnx, which the log and /metrics tell.",
-    )
-    triton_url: str = Field(
-        default="localhost:8001",
-        pattern=r"^[^\s/@]+:\d+$",
-        description="Host and port of Triton's gRPC, for the engine triton. Requests are spread "
-        "over all addresses that the host's name has. Nothing is encrypted: keep it in a network "
-        "of its own.",
-    )
-    triton_model: str | None = Field(
-        default=None,
-        description="What Triton calls the model; by default what `python -m export triton` "
-        "called this bundle's.",
-    )
-    device: Literal["cpu", "cuda"] = Field(
-        default="cpu",
-        description="Where onnx runs the model: cuda is the first NVIDIA GPU (extra [gpu]).",
-    )
-    cuda_model: Path | None = Field(
-        default=None,
-        description="For the device cuda: fp16 model of the bundle's checkpoint, as `python -m "
-        "export onnx CHECKPOINT FILE --fp16` writes it; by default the bundle's own fp32.",
-    )
-    threads: int = Field(
-        default=0,
-        ge=0,
-        le=1024,
-        description="Cores of the engine, each scoring a pair of its own; 0 takes all that this "
-        "process may use. In a container, set it to the CPU limit, which the process cannot see.",
-    )
     default_deadline_ms: float = Field(
         default=30_000,
         gt=0,
@@ -131,15 +89,6 @@ class Settings(BaseSettings, ShadowSettings):
         allow_inf_nan=False,
         description="Latency to aim for. It is never enforced: slower answers are counted in "
         "disranker_budget_misses_total.",
-    )
-    max_batch: int = Field(
-        default=48, ge=1, le=1024, description="Most pairs the engine is handed at a time."
-    )
-    launch_tokens: int | None = Field(
-        default=None,
-        ge=1,
-        description="Most tokens the engine is handed at a time, by default 512, on a GPU all of "
-        "max_batch. An urgent request waits for one launch: smaller is fairer, larger cheaper.",
     )
     max_backlog_tokens: int = Field(
         default=1_048_576,
@@ -217,11 +166,6 @@ class Settings(BaseSettings, ShadowSettings):
         default="info",
         description="Least severe log line to write. Probes and scrapes are logged at debug.",
     )
-
-    def launch_of(self, max_length: int) -> int:
-        """Return the most tokens of a launch, for pairs of at most so many."""
-        usual = self.max_batch * max_length if self.device == "cuda" else CPU_LAUNCH_TOKENS
-        return self.launch_tokens or usual
 
     @field_validator("keys", mode="before")
     @classmethod

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -200,7 +201,9 @@ def test_plan_beside_what_contradicts_it_is_refused(
     assert "--plan is for GPUs" in capsys.readouterr().err
 
 
-def quantised(target: Path, kind: int, *, output: str = "logits") -> Path:
+def quantised(
+    target: Path, kind: int, *, output: str = "logits", ids: int = TensorProto.INT64
+) -> Path:
     """Write a graph of a BERT's inputs with a Q/DQ pair of a type."""
     names = ("input_ids", "attention_mask", "token_type_ids")
     zero = helper.make_tensor("zero", kind, [], [0])
@@ -214,7 +217,7 @@ def quantised(target: Path, kind: int, *, output: str = "logits") -> Path:
     graph = helper.make_graph(
         nodes,
         "toy",
-        [helper.make_tensor_value_info(name, TensorProto.INT64, ["B", "L"]) for name in names],
+        [helper.make_tensor_value_info(name, ids, ["B", "L"]) for name in names],
         [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["B", 1])],
         [zero, scale, numpy_helper.from_array(np.array([1]), "axes")],
     )
@@ -224,11 +227,12 @@ def quantised(target: Path, kind: int, *, output: str = "logits") -> Path:
 
 
 @pytest.mark.parametrize(
-    ("kind", "output", "reason"),
+    ("kind", "changes", "reason"),
     [
-        (TensorProto.FLOAT8E4M3FN, "logits", r"quantised to \['FLOAT8E4M3FN'\], not to int8"),
-        (TensorProto.INT8, "other", "gives"),
-        (TensorProto.INT8, "logits", "is the checkpoint what"),  # as far as its scores
+        (TensorProto.FLOAT8E4M3FN, {}, r"quantised to \['FLOAT8E4M3FN'\], not to int8"),
+        (TensorProto.INT8, {"output": "other"}, "gives"),
+        (TensorProto.INT8, {"ids": TensorProto.INT32}, "input_ids is INT32, not INT64"),
+        (TensorProto.INT8, {}, "is the checkpoint what"),  # as far as its scores
     ],
 )
 def test_graph_that_is_not_the_quantised_checkpoint_is_refused(
@@ -236,11 +240,11 @@ def test_graph_that_is_not_the_quantised_checkpoint_is_refused(
     checkpoint: Path,
     host: OnnxHost,
     kind: int,
-    output: str,
+    changes: dict[str, Any],
     reason: str,
     tmp_path: Path,
 ) -> None:
-    graph = quantised(tmp_path / "qdq.onnx", kind, output=output)
+    graph = quantised(tmp_path / "qdq.onnx", kind, **changes)
     with pytest.raises(ExportError, match=reason):
         export_tensorrt(
             bundle,
