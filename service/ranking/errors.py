@@ -197,7 +197,7 @@ class ShadowFailedError(RankError):
 
     def __init__(self, reason: str) -> None:
         """Take why: `late`, `unavailable` and the like."""
-        super().__init__(f"the shadow gave no scores: {reason}; /metrics counts its failures")
+        super().__init__(f"the shadow gave no scores: {reason}; the log says more")
         self.status = {"late": 504, "unavailable": 503, "overloaded": 503}.get(reason, 502)
         self.error_type = f"shadow_{reason}"
         self.retry_after_s = 1.0 if self.status == 503 else None

@@ -46,6 +46,15 @@ class Breaker:
         """Whether a call would be let through."""
         return self.state == "closed" or (self.state == "half_open" and not self._trying)
 
+    def require(self) -> None:
+        """Pass where a call would be let through; for one that is not to be learnt from.
+
+        Raises:
+            BreakerOpenError: It would not.
+        """
+        if not self.passes:
+            raise BreakerOpenError("it failed too often lately")
+
     @contextmanager
     def call(self) -> Iterator[None]:
         """Hold a call, and learn from how it ends; one that is cancelled teaches nothing.
@@ -53,8 +62,7 @@ class Breaker:
         Raises:
             BreakerOpenError: It is not let through.
         """
-        if not self.passes:
-            raise BreakerOpenError("it failed too often lately")
+        self.require()
         trial = self._until is not None
         self._trying |= trial
         try:

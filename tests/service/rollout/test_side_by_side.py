@@ -6,16 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from scipy.stats import kendalltau
 
 from export.bundle import export_bundle
 from loadtest.server import Server, our_service
 from service.contract.types import Candidate, RankingExample
+from service.rollout.breaker import FAILURES
 from tests.service.asking import assert_problem, request
 from tests.service.conftest import Client
 from tests.service.rollout import teachers
 from tests.service.rollout.teachers import Teacher, reply
+from tests.service.test_server import running
 from tests.tiny import tiny_teacher
 from tests.training.decoders import scores_by_hand
 
@@ -139,6 +142,29 @@ async def test_a_shadow_that_fails_is_a_problem_of_its_kind(
         assert "secret" not in answer.text
         assert ("retry-after" in answer.headers) == (status == 503)
         assert (await client.post("/rank", json=ASKED)).status_code == 200
+
+
+async def test_requests_that_the_shadow_refuses_take_it_from_nobody(serving: Client) -> None:
+    async with (
+        Teacher(refusing).run() as teacher,
+        serving(shadow_url=teacher.url, **TEI) as client,
+    ):
+        for _ in range(FAILURES + 1):
+            problem = assert_problem(await client.post("/shadow", json=ASKED), 502)
+            assert problem["error_type"] == "shadow_refused"
+        teacher.behaviour = teachers.answers
+        (await client.post("/shadow", json=ASKED)).raise_for_status()
+        assert "disranker_shadow_breaker_open 0.0" in (await client.get("/metrics")).text
+
+
+async def test_the_log_has_no_line_for_what_is_sent_to_the_shadow(
+    bundle_path: Path, instance: Server
+) -> None:
+    flags = ("--shadow-url", instance.url, "--log-level", "debug")
+    with running(bundle_path, *flags) as server, httpx.Client(base_url=server.url) as client:
+        client.post("/shadow", json=ASKED).raise_for_status()
+        assert server.stop() == 0
+    assert not [line for line in server.log if line["logger"].startswith("http")]
 
 
 async def test_people_do_not_change_the_figures(serving: Client) -> None:
