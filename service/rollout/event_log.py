@@ -8,6 +8,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
@@ -95,7 +96,9 @@ class EventLog:
         while True:
             with self._ready:
                 while not (self._waiting or self._closing or self._is_old()):
-                    self._ready.wait(self._file_s if self._file else None)
+                    self._ready.wait(
+                        self._began + self._file_s - monotonic() if self._file else None
+                    )
                 lines, self._waiting, self._waiting_bytes = self._waiting, [], 0
                 closing = self._closing
             for line in lines:
@@ -139,7 +142,8 @@ class EventLog:
     def _leave(self) -> None:
         if self._file is not None:
             file, self._file = self._file, None
-            file.close()
+            with suppress(OSError):  # a file system may tell of a lost write only now
+                file.close()
 
     def _turn_over(self) -> None:
         """End the file and compress it; it stays as it is where that fails."""
@@ -158,7 +162,8 @@ class EventLog:
             self._path.unlink()
         except OSError as error:
             log.error("a file of events was not compressed: %s", error.strerror or error)
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink()
 
 
 class EventLogCollector(Collector):

@@ -123,6 +123,30 @@ def test_an_unwritable_folder_loses_records_and_nothing_else(tmp_path: Path) -> 
     assert (events.written, events.dropped, events.lost) == (0, 0, 5)
 
 
+def test_a_folder_that_goes_away_and_comes_back_loses_only_what_fell_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_log, "RETRY_S", 0.0)
+    folder = tmp_path / "events"
+    events = EventLog(folder, file_bytes=1, file_s=DAY_S)
+
+    def append(number: int) -> None:
+        done = events.written + events.lost
+        events.append(line(number))
+        while events.written + events.lost == done:
+            pass
+
+    append(0)
+    folder.rename(tmp_path / "away")
+    folder.write_text("in the way")
+    append(1)
+    folder.unlink()
+    append(2)
+    events.close()
+    assert numbers(folder) == [2]
+    assert (events.written, events.dropped, events.lost) == (2, 0, 1)
+
+
 def test_a_full_disk_loses_records_until_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
