@@ -157,7 +157,7 @@ async def test_requests_that_the_shadow_refuses_take_it_from_nobody(serving: Cli
         assert "disranker_shadow_breaker_open 0.0" in (await client.get("/metrics")).text
 
 
-async def test_the_log_has_no_line_for_what_is_sent_to_the_shadow(
+def test_the_log_has_no_line_for_what_is_sent_to_the_shadow(
     bundle_path: Path, instance: Server
 ) -> None:
     flags = ("--shadow-url", instance.url, "--log-level", "debug")
