@@ -167,6 +167,13 @@ class Settings(BaseSettings, ShadowSettings, EngineSettings):
         description="Least severe log line to write. Probes and scrapes are logged at debug.",
     )
 
+    @field_validator("canary_weight")
+    @classmethod
+    def _check_weight(cls, weight: float, info: ValidationInfo) -> float:
+        if weight and info.data.get("canary", "") is None:
+            raise PydanticCustomError("canary_weight", "there is no canary; one begins at 0")
+        return weight
+
     @field_validator("keys", mode="before")
     @classmethod
     def _parse_keys(cls, value: Any) -> Any:

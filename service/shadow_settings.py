@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from service.scorers.wire import Protocol
+
+T = TypeVar("T")
 
 
 class ShadowSettings(BaseModel):
@@ -15,7 +19,7 @@ class ShadowSettings(BaseModel):
 
     shadow_url: str | None = Field(
         default=None,
-        pattern=r"^https?://[^\s/@]+(/\S*)?$",
+        pattern=r"^https?://[^\s/@?#]+(/[^\s?#]*)?$",
         description="Base URL of a reranker that answered requests are compared with: a teacher, "
         "say. Texts are sent there. By default there is none. Needs the extra [remote]; a bundle "
         "in the shadow lane goes before it.",
@@ -98,6 +102,23 @@ class ShadowSettings(BaseModel):
     event_log_file_s: float = Field(
         default=3_600, ge=1, le=604_800, description="Age at which it is, in seconds."
     )
+
+    @field_validator("shadow_url")
+    @classmethod
+    def _check_url(cls, url: str | None) -> str | None:
+        try:
+            if url is not None:
+                _ = urlsplit(url).port
+        except ValueError:
+            raise PydanticCustomError("url", "its port is none") from None
+        return url
+
+    @field_validator("shadow_model", "shadow_tokenizer")  # not the key: errors quote values
+    @classmethod
+    def _check_remote(cls, value: T, info: ValidationInfo) -> T:
+        if value is not None and info.data.get("shadow_url", "") is None:
+            raise PydanticCustomError("remote", "it is for a shadow_url, and there is none")
+        return value
 
     @field_validator("shadow_tokenizer")
     @classmethod

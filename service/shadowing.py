@@ -32,9 +32,12 @@ class Shadowing:
         """Put it together; nothing runs yet.
 
         Raises:
-            SettingsError: Something is not installed, or the tokenizer cannot be used.
+            SettingsError: Something is not installed, the tokenizer cannot be used, or there is an
+                event log of nothing.
         """
-        self._settings = settings
+        sources = settings.shadow, settings.shadow_url, settings.admin
+        if settings.event_log is not None and not any(sources):
+            raise SettingsError("event_log: there is no shadow, and never will be without admin")
         self._lanes = lanes
         self._remote = _remote(settings) if settings.shadow_url else None
         self._breaker_of: tuple[Labels, Breaker] | None = None  # not the model: it may leave

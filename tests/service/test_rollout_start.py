@@ -32,3 +32,9 @@ def test_a_canary_that_cannot_be_opened_is_a_start_that_fails(
 ) -> None:
     assert "manifest.json" in refused(bundle_path, "--canary", str(tmp_path))
     assert "canary_weight: " in refused(bundle_path, "--canary-weight", "1.5")
+
+
+def test_an_event_log_without_a_shadow_is_a_start_that_fails(
+    bundle_path: Path, tmp_path: Path
+) -> None:
+    assert "event_log: there is no shadow" in refused(bundle_path, "--event-log", str(tmp_path))

@@ -46,6 +46,11 @@ def test_unknown_key_in_the_file_is_an_error(toml: Path) -> None:
         ({"port": "65536"}, "port: .*65535"),
         ({"budget_ms": "0"}, "budget_ms: .*greater than 0"),
         ({"precision": "fp4"}, "precision: .*fp32.*int8"),
+        ({"canary_weight": "0.5"}, "canary_weight: there is no canary"),
+        ({"shadow_url": "http://teacher:many"}, "shadow_url: its port"),
+        ({"shadow_url": "http://teacher?model=7b"}, "shadow_url: .*pattern"),
+        ({"shadow_model": "teacher"}, "shadow_model: .*shadow_url"),
+        ({"shadow_protocol": "vllm-classify", "shadow_tokenizer": "t"}, "shadow_tokenizer: .*url"),
         ({"config": "nowhere.toml"}, "config: no such file: nowhere.toml"),
     ],
 )
