@@ -28,6 +28,9 @@ RANKING_PATHS = frozenset(
         *("/ranking", "/v1/ranking", "/score", "/v1/score"),
     }
 )
+COMPARING_PATH = "/shadow"
+"""Logged as a request to rank, but in none of their figures: it waits for a model elsewhere."""
+
 SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -157,7 +160,7 @@ class RequestRecord:
             **{f"{stage}_ms": round(1000 * s, 3) for stage, s in self.stages_s.items()},
             "total_ms": round(1000 * self.elapsed_s, 3),
         }
-        level = logging.INFO if self.is_ranking else logging.DEBUG
+        level = logging.INFO if self.is_ranking or self.path == COMPARING_PATH else logging.DEBUG
         log.log(level, "request", extra={"fields": fields})
 
 

@@ -114,7 +114,12 @@ class SideBySide:
         query, candidates = question.query, question.candidates
         allowed_s = (question.deadline_ms or self._settings.default_deadline_ms) / 1000
         rank = served.model.ranker.rank(
-            query, candidates, arrived=record.began, allowed_s=allowed_s, top_k=question.top_k
+            query,
+            candidates,
+            arrived=record.began,
+            allowed_s=allowed_s,
+            top_k=question.top_k,
+            low=question.low,
         )
         score = self._shadow.score(query, candidates, record.began + allowed_s)
         try:

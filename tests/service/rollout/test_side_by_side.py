@@ -157,13 +157,16 @@ async def test_requests_that_the_shadow_refuses_take_it_from_nobody(serving: Cli
         assert "disranker_shadow_breaker_open 0.0" in (await client.get("/metrics")).text
 
 
-def test_the_log_has_no_line_for_what_is_sent_to_the_shadow(
+def test_the_log_names_the_request_and_not_what_is_sent_to_the_shadow(
     bundle_path: Path, instance: Server
 ) -> None:
-    flags = ("--shadow-url", instance.url, "--log-level", "debug")
+    flags = ("--shadow-url", instance.url)
     with running(bundle_path, *flags) as server, httpx.Client(base_url=server.url) as client:
-        client.post("/shadow", json=ASKED).raise_for_status()
+        answer = client.post("/shadow", json=ASKED).raise_for_status().json()
         assert server.stop() == 0
+    (told,) = [line for line in server.log if line["logger"] == "service.requests"]
+    assert (told["path"], told["status"]) == ("/shadow", 200)
+    assert told["request_id"] == answer["request_id"]
     assert not [line for line in server.log if line["logger"].startswith("http")]
 
 
