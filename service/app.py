@@ -32,6 +32,7 @@ from service.ranking.admission import Backlog
 from service.ranking.caches import DocumentTokenCache, ScoreCache
 from service.ranking.cores import Cores
 from service.ranking.encoders import Encoders
+from service.ranking.errors import ConflictError, Fault
 from service.ranking.health import HANG_S
 from service.ranking.model import Model, Shared
 from service.ranking.readiness import Readiness
@@ -166,7 +167,14 @@ async def _settle(model: Model) -> None:
 
 
 def _open(settings: Settings, shared: Shared, path: Path, triton_model: str | None = None) -> Model:
-    """Return a bundle beside the stable one, run by what the settings ask for."""
+    """Return a bundle beside the stable one, run by what the settings ask for.
+
+    Raises:
+        BundleError: It cannot be opened or run.
+        ConflictError: It has a name for Triton, which is not asked here.
+    """
+    if triton_model is not None and settings.engine != "triton":
+        raise ConflictError(Fault("triton_model", "is for the engine triton", value=triton_model))
     bundle = Bundle.open(path)
     return Model(
         bundle,

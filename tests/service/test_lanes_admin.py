@@ -233,6 +233,9 @@ async def test_what_does_not_go_with_the_lanes_is_a_conflict(
         assert "try again later" in assert_problem(second, 409)["detail"]
         assert_problem(await client.post("/admin/lanes/stable/unload"), 404)
         assert_problem(await load(client, "other", "candidate"), 404)
+        asked = {"bundle": "candidate", "triton_model": "candidate_int8"}
+        problem = assert_problem(await client.put("/admin/lanes/shadow", json=asked), 409)
+        assert problem["errors"][0]["field"] == "triton_model"
     async with serving(admin=True) as client:
         problem = assert_problem(await load(client, "canary", "candidate"), 409)
         assert "bundles_root" in problem["detail"]
