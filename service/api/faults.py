@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from service.ranking.errors import Fault
+from service.ranking.errors import Fault, InvalidRequestError
 
 MAX_FAULTS = 20
 MAX_ECHO_CHARS = 64
@@ -33,6 +33,11 @@ def faults_of(error: ValidationError, *, whole: str = "body") -> tuple[Fault, ..
     """
     details = error.errors(include_url=False)[:MAX_FAULTS]
     return tuple(_fault(detail, whole) for detail in details)
+
+
+def no_json(body: bytes | bytearray, message: str) -> InvalidRequestError:
+    """Return the error for a body that cannot be parsed, without a word of it."""
+    return InvalidRequestError(Fault("body", message, value=f"{len(body)} bytes"), status=400)
 
 
 def echo(value: object) -> str:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.api.body import read_body
-from service.api.faults import faults_of
+from service.api.faults import faults_of, no_json
 from service.api.intake import Held, Intake
 from service.api.openapi import json_body, problem_responses
 from service.api.record import record_of
@@ -179,10 +179,10 @@ async def read_asked(request: Request, model: type[Body]) -> Body:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        faults = faults_of(error)
-        no_json = error.errors(include_url=False)[0]["type"] == "json_invalid"
-        status = 400 if no_json else 422
-        raise InvalidRequestError(*faults, status=status, total=error.error_count()) from None
+        first = error.errors(include_url=False, include_input=False)[0]
+        if first["type"] == "json_invalid":
+            raise no_json(body, first["msg"]) from None
+        raise InvalidRequestError(*faults_of(error), total=error.error_count()) from None
 
 
 def _changed(lanes: Lanes, request: Request, what: str) -> LanesState:

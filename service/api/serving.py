@@ -16,7 +16,7 @@ from starlette.background import BackgroundTask
 from service.api.body import read_body, while_connected
 from service.api.checks import query_faults
 from service.api.dialect import Answer, Dialect, Question
-from service.api.faults import faults_of
+from service.api.faults import faults_of, no_json
 from service.api.intake import Intake
 from service.api.record import RequestRecord, record_of
 from service.api.routing import route
@@ -188,7 +188,7 @@ def read_request(
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         if first["type"] == "json_invalid":
-            raise _no_json(body, first["msg"]) from None
+            raise no_json(body, first["msg"]) from None
         raise InvalidRequestError(*faults_of(error), total=error.error_count()) from None
     questions = dialect.ask(asked)
     for question in questions:
@@ -208,15 +208,11 @@ def _parsed(
     try:
         found = from_json(body)
     except ValueError as error:
-        raise _no_json(body, f"Invalid JSON: {error}") from None
+        raise no_json(body, f"Invalid JSON: {error}") from None
     given = found.items() if isinstance(found, dict) else ()
     keys = {key for key, value in given if value is not None}
     dialect = next((other for other in others if not other.keys.isdisjoint(keys)), usual)
     return dialect, dialect.request.model_validate(found)
-
-
-def _no_json(body: bytes | bytearray, message: str) -> InvalidRequestError:
-    return InvalidRequestError(Fault("body", message, value=f"{len(body)} bytes"), status=400)
 
 
 def _located(error: TextTooLongError, dialect: Dialect[Any]) -> InvalidRequestError:
