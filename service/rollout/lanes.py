@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -12,6 +13,8 @@ from service.ranking.model import Model
 from service.ranking.readiness import Readiness
 from service.rollout.split import Split
 from service.runtime import return_memory
+
+log = logging.getLogger(__name__)
 
 Variant = Literal["stable", "canary", "shadow"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
@@ -147,7 +150,10 @@ class Lanes:
     def _let_go(self, model: Model) -> None:
         async def leave() -> None:
             await model.drained()
-            await model.stop()
+            try:
+                await model.stop()
+            except Exception:  # of an engine elsewhere, say; it is gone all the same
+                log.exception("a model did not stop")
             del self._leaving[model]
             return_memory()
 

@@ -50,8 +50,8 @@ class Loader:
         Raises:
             InvalidRequestError: There is no such bundle, it is not intact, or it misses its golden
                 scores on this host.
-            ConflictError: There is no root, something else is being loaded, or Triton does not
-                serve the model.
+            ConflictError: There is no root, something else is being loaded, Triton does not serve
+                the model, or there is no Triton.
         """
         with self._alone():
             path = self._locate(name)
@@ -123,11 +123,13 @@ class Loader:
 
     async def _opened(self, path: Path, name: str, triton_model: str | None) -> Model:
         opened = partial(self._open_model, path, triton_model)
-        with ThreadPoolExecutor(1, "load", initializer=step_back) as thread:
-            try:
-                return await asyncio.get_running_loop().run_in_executor(thread, opened)
-            except (BundleError, OSError) as error:
-                raise _no_bundle(name, str(error)) from error
+        thread = ThreadPoolExecutor(1, "load", initializer=step_back)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(thread, opened)
+        except (BundleError, OSError) as error:
+            raise _no_bundle(name, str(error)) from error
+        finally:
+            thread.shutdown(wait=False)  # it gives way to all others, and the loop would wait
 
     async def _prove(self, model: Model, name: str) -> None:
         try:
