@@ -20,6 +20,10 @@ OpenModel = Callable[[Path, str | None], Model]
 """Opens a bundle to be run by what Triton calls so, or by its default name; takes seconds."""
 
 
+PROOF_S = 600.0
+"""For the golden scores; without end where Triton goes away between its check and them."""
+
+
 class Loader:
     """Loads bundles beside the running ones, and swaps them once they are proven.
 
@@ -51,7 +55,7 @@ class Loader:
             InvalidRequestError: There is no such bundle, it is not intact, or it misses its golden
                 scores on this host.
             ConflictError: There is no root, something else is being loaded, Triton does not serve
-                the model, or there is no Triton.
+                the model, there is no Triton, or it went away.
         """
         with self._alone():
             path = self._locate(name)
@@ -137,7 +141,12 @@ class Loader:
         except EngineError as error:
             raise ConflictError(Fault("triton_model", str(error))) from error
         model.start()
-        await model.judged()
+        try:
+            async with asyncio.timeout(PROOF_S):
+                await model.judged()
+        except TimeoutError:
+            message = f"it was not proven in {PROOF_S:g} s: {model.trust.fault}"
+            raise ConflictError(Fault("bundle", message, value=name)) from None
         if model.trust.fault is not None:
             raise _no_bundle(name, model.trust.fault)
 

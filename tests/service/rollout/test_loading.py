@@ -1,0 +1,83 @@
+"""Loading from an engine elsewhere that goes away meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from service.contract.bundle import Bundle
+from service.contract.encoding import TokenPair
+from service.contract.types import Scores
+from service.engines.engine import EngineUnavailableError, Runner
+from service.ranking.admission import Backlog
+from service.ranking.caches import DocumentTokenCache, ScoreCache
+from service.ranking.cores import Cores
+from service.ranking.encoders import Encoders
+from service.ranking.errors import ConflictError
+from service.ranking.model import Model, Shared
+from service.ranking.readiness import Readiness
+from service.rollout import loading
+from service.rollout.lanes import Lanes
+from service.rollout.loading import Loader
+from service.rollout.split import Split
+
+pytestmark = pytest.mark.anyio
+
+
+class LeavingEngine:
+    """Is there when it is first asked, and never again."""
+
+    served_version = float("nan")
+
+    def __init__(self) -> None:
+        self.checks = 0
+        self.closed = False
+
+    async def check(self) -> None:
+        self.checks += 1
+        if self.checks > 1:
+            raise EngineUnavailableError("it is gone")
+
+    async def score(
+        self,
+        pairs: Sequence[TokenPair],
+        deadline: float,
+        *,
+        low: bool = False,
+    ) -> Scores:
+        assert pairs, (deadline, low)
+        raise EngineUnavailableError("it is gone")
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+async def test_an_engine_that_goes_away_ends_the_load_and_blocks_no_other(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "PROOF_S", 0.05)
+    shared = Shared(
+        cores=Cores(1),
+        backlog=Backlog(max_tokens=1000),
+        encoders=Encoders(),
+        tokens=DocumentTokenCache(max_bytes=0),
+        scores=ScoreCache(max_bytes=0),
+        max_batch=48,
+        launch_tokens=512,
+        hang_s=60,
+    )
+    engines: list[LeavingEngine] = []
+
+    def opened(_path: Path, _triton_model: str | None) -> Model:
+        engines.append(LeavingEngine())
+        return Model(bundle, Runner("triton", engines[-1], "int8", 1), shared)
+
+    lanes = Lanes(opened(bundle.root, None), readiness=Readiness(), split=Split("salt"))
+    loader = Loader(lanes, open_model=opened, root=bundle.root.parent)
+    for _ in range(2):
+        with pytest.raises(ConflictError, match=r"not proven in 0\.05 s: it is gone"):
+            await loader.load("canary", bundle.root.name)
+        assert lanes.get("canary") is None
+        assert engines[-1].closed
