@@ -222,6 +222,8 @@ class Shadow:
         now = monotonic()
         if target is None or now - since > self._limits.timeout_s:
             return "dropped", "stale"
+        if not is_sampled(answered.request_id, self.sample):  # it was switched off meanwhile
+            return "skipped", "sample"
         if self._is_busy(target):
             return "dropped", "busy"
         try:

@@ -182,6 +182,26 @@ async def test_the_sample_is_set_while_it_runs(serving: Client) -> None:
         assert await metric(client, "disranker_shadow_sample_ratio") == 1
 
 
+async def test_what_waits_when_it_is_switched_off_is_not_sent(shadowed: Shadowed) -> None:
+    go_on = asyncio.Event()
+
+    async def behaviour(teacher: Teacher, body: dict[str, Any]) -> bytes | None:
+        await go_on.wait()
+        return await teachers.answers(teacher, body)
+
+    bounds = {"shadow_concurrency": 1, "shadow_timeout_ms": 600_000}
+    async with shadowed(behaviour, admin=True, **bounds) as (client, teacher):
+        for _ in range(3):
+            await rank(client)
+        with anyio.fail_after(60):
+            while not teacher.bodies:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+        (await client.put("/admin/shadow", json={"sample": 0})).raise_for_status()
+        go_on.set()
+        assert await settled(client, 3) == {"compared/": 1, "skipped/sample": 2}
+        assert len(teacher.bodies) == 1
+
+
 async def test_waiting_requests_are_bounded_and_the_newest_are_dropped(shadowed: Shadowed) -> None:
     bounds = {"shadow_waiting": 3, "shadow_concurrency": 2, "shadow_timeout_ms": 600_000}
     go_on = asyncio.Event()
