@@ -35,7 +35,9 @@ class Side(BaseModel):
     """One model's ranking."""
 
     model: ServedModel
-    results: list[RankResult] = Field(description="Best first; ties in the request's order.")
+    results: list[RankResult] = Field(
+        description="Best first; ties in the request's order. The shadow's have no relevance."
+    )
     total_ms: float = Field(description="How long it took.")
 
 
