@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Literal
 
-from service.engines.engine import EngineError
+from service.engines.engine import EngineError, EngineRefusedError
 
 FAILURES = 5
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
@@ -57,7 +57,9 @@ class Breaker:
 
     @contextmanager
     def call(self) -> Iterator[None]:
-        """Hold a call, and learn from how it ends; one that is cancelled teaches nothing.
+        """Hold a call, and learn from how it ends; one cancelled or refused teaches nothing.
+
+        A refusal is of the request: an empty document, say, which any client may send.
 
         Raises:
             BreakerOpenError: It is not let through.
@@ -67,6 +69,8 @@ class Breaker:
         self._trying |= trial
         try:
             yield
+        except EngineRefusedError:
+            raise
         except EngineError:
             self._fail(trial=trial)
             raise

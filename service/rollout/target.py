@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 from service.contract.encoding import AS_FITS, Truncation
 from service.contract.types import Candidate, Float32s
-from service.engines.engine import EngineError, EngineLateError
+from service.engines.engine import EngineError, EngineLateError, EngineRefusedError
 from service.ranking.admission import Ticket
-from service.ranking.errors import RankError
+from service.ranking.errors import RankError, TextTooLongError
 from service.rollout.breaker import Breaker
 from service.rollout.lanes import Served
 
@@ -104,6 +104,8 @@ class LaneTarget:
                 model.trust.require()
                 ticket = Ticket(deadline, low=True)
                 scores = await model.lane.score(query, candidates, ticket, truncation)
+            except TextTooLongError as error:  # its model may read less than the one that answered
+                raise EngineRefusedError(f"{self.name}: a text is too long") from error
             except RankError as error:
                 raise EngineError(f"{self.name}: {type(error).__name__}") from error
         if not scores.complete:

@@ -6,7 +6,7 @@ import contextlib
 
 import pytest
 
-from service.engines.engine import EngineError
+from service.engines.engine import EngineError, EngineRefusedError
 from service.rollout.breaker import (
     FAILURES,
     FIRST_PAUSE_S,
@@ -96,6 +96,13 @@ def test_pauses_grow_to_a_bound_and_start_over(breaker: Breaker, clock: Clock) -
         fail(breaker)
     clock.now += FIRST_PAUSE_S
     assert state_of(breaker) == "half_open"
+
+
+def test_requests_that_are_refused_are_their_own_fault(breaker: Breaker) -> None:
+    for _ in range(FAILURES + 1):
+        with pytest.raises(EngineRefusedError), breaker.call():
+            raise EngineRefusedError
+    assert state_of(breaker) == "closed"
 
 
 def test_a_cancelled_trial_teaches_nothing_and_frees_its_place(

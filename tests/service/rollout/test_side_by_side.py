@@ -18,6 +18,7 @@ from tests.service.asking import assert_problem, request
 from tests.service.conftest import Client
 from tests.service.rollout import teachers
 from tests.service.rollout.teachers import Teacher, reply
+from tests.service.rollout.test_shadow import settled
 from tests.service.test_server import running
 from tests.tiny import tiny_teacher
 from tests.training.decoders import scores_by_hand
@@ -155,6 +156,20 @@ async def test_requests_that_the_shadow_refuses_take_it_from_nobody(serving: Cli
         teacher.behaviour = teachers.answers
         (await client.post("/shadow", json=ASKED)).raise_for_status()
         assert "disranker_shadow_breaker_open 0.0" in (await client.get("/metrics")).text
+
+
+async def test_empty_documents_that_the_teacher_refuses_do_not_open_its_breaker(
+    serving: Client, instance: Server
+) -> None:
+    sampled = {"shadow_sample": 1, "shadow_max_queue_ms": 1e6, "shadow_timeout_ms": 60_000}
+    async with serving(shadow_url=instance.url, **sampled) as client:
+        blank = {"query": "the cat", "documents": ["", "kettle"]}
+        for _ in range(FAILURES + 1):
+            (await client.post("/v2/rerank", json=blank)).raise_for_status()
+        found = await settled(client, FAILURES + 1)
+        assert found == {"failed/refused": FAILURES + 1}
+        (await client.post("/rank", json=ASKED)).raise_for_status()
+        assert (await settled(client, FAILURES + 2))["compared/"] == 1
 
 
 def test_the_log_names_the_request_and_not_what_is_sent_to_the_shadow(
