@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from tests.deploy.custom import DURATION, Metadata, Relabeling, Strict, TargetRef
+from tests.deploy.custom import DURATION, Metadata, Strict, TargetRef
 
 
 class Expression(Strict):
@@ -17,8 +17,10 @@ class Expressions(Strict):
     match_expressions: list[Expression] = Field(min_length=1)
 
 
-class Rule(Relabeling):
+class Rule(Strict):
+    action: Literal["replace", "drop"] = "replace"
     source_labels: list[str] = Field(default=[])
+    target_label: str = ""
     regex: str = "(.*)"
     replacement: str = "$1"
 
