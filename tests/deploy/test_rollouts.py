@@ -167,13 +167,14 @@ def test_all_tools_ask_the_same_and_stop_at_the_same() -> None:
     assert {name: one["max"] for name, one in ranges.items()} == analysis_limits()
     assert {one["min"] for one in ranges.values()} == {0}
     groups = yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]
-    (alert,) = (
-        rule
+    alerted = [
+        found
         for group in groups
         for rule in group["rules"]
-        if rule.get("alert") == "DisRankerCanaryWorse"
-    )
-    alerted = re.findall(r'guard=~?"([\w|]+)"} > ([\d.]+)', alert["expr"])
+        for found in re.findall(
+            r'canary_worse:by10m\{guard=~?"([\w|]+)"\} > ([\d.]+)', rule["expr"]
+        )
+    ]
     assert {
         guard: float(limit) for guards, limit in alerted for guard in guards.split("|")
     } == analysis_limits()
