@@ -93,8 +93,8 @@ KERNEL := $(wildcard service/scorers/kernel/*)
 
 # Without them the tests of deploy/ are skipped, and under CI=true fail.
 .parts/.ready: .ci/parts.sh .ci/parts.txt | .venv/.ready
-	@echo "Fetching kubectl and Prometheus into .parts ..."
-	@.ci/parts.sh && touch $@ || echo "kubectl or Prometheus could not be fetched" >&2
+	@echo "Fetching kubectl, Envoy and Prometheus into .parts ..."
+	@.ci/parts.sh && touch $@ || echo "kubectl, Envoy or Prometheus could not be fetched" >&2
 
 RULES := deploy/prometheus/rules.yml
 deploy/k8s/components/monitoring/rules.yaml: $(RULES)

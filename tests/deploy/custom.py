@@ -18,6 +18,8 @@ class Metadata(Strict):
 
 
 class TargetRef(Strict):
+    api_version: str | None = None
+    kind: str | None = None
     name: str
 
 

@@ -1,20 +1,22 @@
 """What the service and Triton expose, and what a query asks for."""
 
-import asyncio
+import json
 import re
-from collections.abc import Iterable
-from functools import cache
+import time
+from collections.abc import Callable, Iterable
+from functools import cache, partial
 from hashlib import sha256
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
-from service.app import create_app
-from service.contract.bundle import Bundle
-from service.engines.local import LocalEngine
-from service.scorers.scorer import load_scorer
-from service.settings import Settings
+from loadtest.server import our_service
 from tests.deploy.parts import ROOT
+
+BUNDLE = ROOT / "models/default"
+SCOPES = ["rank", "metrics", "variant"]
+PATIENCE_S = 60
 
 TRITON = {
     "nv_gpu_utilization": {"gpu_uuid"},
@@ -38,29 +40,52 @@ RECORDED = re.compile(r"\bdisranker:[\w:]+")
 
 @cache
 def exposed() -> dict[str, dict[str, set[str]]]:
-    """Return the values of each label of each sample of the service, with a key for `/metrics`."""
-    digest = sha256(b"key").hexdigest()
-    bundle = Bundle.open(ROOT / "models/default")
-    precision = bundle.manifest.preferred_precision
-    engine = LocalEngine(load_scorer(bundle, precision, engine="onnx", threads=1))
-    keys = [{"name": "search", "sha256": digest, "scopes": ["rank", "metrics"]}]
-    app = create_app(
-        Settings.model_validate({"keys": keys}), bundle=bundle, engine=engine, precision=precision
+    """Return the values of each label of each sample of a service that has all it may have.
+
+    It has a key, a canary and a shadow, and has compared a ranking of each lane and one without any
+    order.
+    """
+    key = {"name": "search", "sha256": sha256(b"key").hexdigest(), "scopes": SCOPES}
+    flags = ["--canary", BUNDLE, "--shadow", BUNDLE, "--shadow-sample", "1", "--threads", "1"]
+    with (
+        our_service(BUNDLE, *map(str, flags), "--keys", json.dumps([key])) as server,
+        httpx.Client(base_url=server.url, headers={"Authorization": "Bearer key"}) as client,
+    ):
+        for lane in ("stable", "canary"):
+            compared = partial(_counted, client, "disranker_agreement_count", variant=lane)
+            _ask_until(compared, client, lane, "ab")
+        tied = partial(_counted, client, "disranker_comparison_guards_total", guard="constant")
+        _ask_until(tied, client, "stable", "aa")
+        samples = _scrape(client)
+    found: dict[str, dict[str, set[str]]] = {}
+    for sample in samples:
+        labels = found.setdefault(sample.name, {})
+        for name, value in sample.labels.items():
+            labels.setdefault(name, set()).add(value)
+    return found
+
+
+def _ask_until(done: Callable[[], bool], client: httpx.Client, lane: str, texts: str) -> None:
+    """Have a lane, which may still be starting, rank documents of one letter each."""
+    request = {"query": "q", "candidates": [{"text": text} for text in texts]}
+    end = time.monotonic() + PATIENCE_S
+    while not done():
+        assert time.monotonic() < end
+        answer = client.post("/rank", json=request, headers={"X-Variant": lane})
+        assert answer.status_code in (200, 503), answer.text
+        time.sleep(0.1)
+
+
+def _counted(client: httpx.Client, name: str, **labels: str) -> bool:
+    return any(
+        sample.name == name and labels.items() <= sample.labels.items() and sample.value > 0
+        for sample in _scrape(client)
     )
 
-    async def scrape() -> str:
-        transport = httpx.ASGITransport(app=app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
-            return (await client.get("/metrics", headers={"Authorization": "Bearer key"})).text
 
-    found: dict[str, dict[str, set[str]]] = {}
-    for family in text_string_to_metric_families(asyncio.run(scrape())):
-        for sample in family.samples:
-            labels = found.setdefault(sample.name, {})
-            for name, value in sample.labels.items():
-                labels.setdefault(name, set()).add(value)
-    engine.close()
-    return found
+def _scrape(client: httpx.Client) -> list[Sample]:
+    families = text_string_to_metric_families(client.get("/metrics").text)
+    return [sample for family in families for sample in family.samples]
 
 
 def unknown_parts(query: str) -> list[str]:
