@@ -1,0 +1,156 @@
+"""The one that decides: reads metrics, asks `canary.decide`, writes what comes of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
+
+from service.rollout.canary import Decision, decide
+from service.rollout.observation import Observation
+from service.rollout.progress import (
+    Rollout,
+    begin,
+    close,
+    follow,
+    hold,
+    overtake,
+    recount,
+    roll_back,
+)
+from service.rollout.source import Reading, Source, SourceError
+from service.rollout.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class Controller:
+    """Takes one step at a time; all it knows is in the store."""
+
+    def __init__(self, store: Store, source: Source, *, clock: Callable[[], float]) -> None:
+        """Decide on a rollout.
+
+        Args:
+            store: Keeps its state.
+            source: Tells what happened.
+            clock: Seconds since 1970.
+        """
+        self._store = store
+        self._source = source
+        self._clock = clock
+        self._blind = False
+
+    def step(self) -> Rollout:
+        """Read, decide, write; return the state.
+
+        What cannot be read changes nothing. Neither does what was read of a step that people
+        ended meanwhile.
+        """
+        known = self._store.load()
+        if known.status not in ("asked", "running", "held"):
+            return self._store.restore()
+        now = self._clock()
+        try:
+            reading = self._source.read(0 if known.status == "asked" else now - known.stage.began)
+        except SourceError as error:
+            self._tell_blind(str(error))
+            return self._store.restore()
+        self._tell_blind(None)
+        return self._store.change(partial(self._progress, known, reading, now))
+
+    def _progress(self, known: Rollout, reading: Reading, now: float, rollout: Rollout) -> Rollout:
+        if (known.stage.began, known.generation) != (rollout.stage.began, rollout.generation):
+            return rollout
+        if reading.generation > rollout.generation and rollout.status != "asked":
+            rollout = overtake(rollout, reading.generation, now=now)
+            _log_event(rollout)
+        if rollout.status == "asked":
+            return _begun(rollout, reading, now)
+        if reading.stable == (rollout.canary,):
+            return _told(close(rollout, "the canary is the stable model", now=now))
+        if not reading.canary or not reading.stable:
+            return rollout  # none scraped yet, or restarting: too little to judge by
+        if (reading.stable, reading.canary) != ((rollout.stable,), (rollout.canary,)):
+            return _strange(rollout, reading, now)
+        return self._judged(rollout, reading, now)
+
+    def _judged(self, rollout: Rollout, reading: Reading, now: float) -> Rollout:
+        seen = reading.seen
+        if reading.cumulative:
+            if rollout.baseline is None:
+                return rollout.model_copy(update={"baseline": seen})
+            if not seen.follows(rollout.baseline) or not (seen - rollout.baseline).follows(
+                rollout.seen
+            ):
+                return _told(recount(rollout, now=now))
+            seen = seen - rollout.baseline
+        decision = decide(rollout.plan, rollout.stage, _with_control(rollout, seen), now=now)
+        found = follow(rollout, decision, seen, now=now)
+        if decision.looked or decision.action != "wait":
+            _log_decision(decision, found, seen)
+        return found
+
+    def _tell_blind(self, why: str | None) -> None:
+        if why is not None and not self._blind:
+            log.warning("the metrics cannot be read", extra={"fields": {"error": why}})
+        elif why is None and self._blind:
+            log.info("the metrics can be read again")
+        self._blind = why is not None
+
+
+def _begun(rollout: Rollout, reading: Reading, now: float) -> Rollout:
+    """Return a rollout that began, where one canary is served everywhere beside one stable model.
+
+    A canary that has a weight already is somebody else's; its model must not be the stable one.
+    """
+    if len(reading.stable) != 1 or len(reading.canary) != 1 or reading.stable == reading.canary:
+        return rollout
+    return _told(
+        begin(rollout, reading.stable[0], reading.canary[0], generation=reading.generation, now=now)
+    )
+
+
+def _strange(rollout: Rollout, reading: Reading, now: float) -> Rollout:
+    """Return a rollout that stands still, for the lanes have other models than it began with."""
+    if rollout.status == "held":
+        return rollout
+    lanes = f"stable {', '.join(reading.stable)}; canary {', '.join(reading.canary)}"
+    if rollout.canary not in reading.canary:
+        return _told(roll_back(rollout, f"other models are served: {lanes}", now=now))
+    return _told(hold(rollout, f"other models are served: {lanes}", now=now))
+
+
+def _with_control(rollout: Rollout, seen: Observation) -> Observation:
+    """Return what was seen, beside the control of the step before where there is none any more."""
+    if not rollout.is_full or rollout.before is None:
+        return seen
+    before = rollout.before.control
+    return replace(seen, control=replace(seen.control, arm=before.arm, taught=before.taught))
+
+
+def _told(rollout: Rollout) -> Rollout:
+    _log_event(rollout)
+    return rollout
+
+
+def _log_event(rollout: Rollout) -> None:
+    event = rollout.events[-1]
+    log.info("rollout %s", event.what, extra={"fields": event.model_dump(exclude={"time"})})
+
+
+def _log_decision(decision: Decision, rollout: Rollout, seen: Observation) -> None:
+    fields = {
+        "action": decision.action,
+        "reason": decision.reason,
+        "status": rollout.status,
+        "canary": rollout.canary,
+        "weight": rollout.weight,
+        "generation": rollout.generation,
+        "look": rollout.stage.looks,
+        "requests": seen.canary.arm.requests,
+        "control_requests": seen.control.arm.requests,
+        "sampled": seen.canary.paired.compared + seen.canary.taught.compared,
+        "findings": [asdict(finding) for finding in decision.findings],
+    }
+    log.info("canary %s", decision.action, extra={"fields": fields})
