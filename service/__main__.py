@@ -1,4 +1,4 @@
-"""The command line: serve, rank, check-bundle, new-key."""
+"""The command line: serve, rank, check-bundle, new-key, rollout."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from service.contract.bundle import Bundle, BundleError
 from service.logs import configure_logging
 from service.offline import CandidatesError, check_bundle, rank_file
 from service.ranking.readiness import Readiness
+from service.rollout.command import add_rollout
+from service.rollout.progress import WrongStateError
+from service.rollout.store import StoreError
 from service.runner import choose_runner, local_engine, local_precision
 from service.runtime import (
     RuntimeChoiceError,
@@ -31,6 +34,10 @@ if TYPE_CHECKING:
     from service.api.spans import Spans
 
 BAD_START = 2
+REFUSALS = (
+    *(BundleError, CandidatesError, RuntimeChoiceError, SettingsError, OSError),
+    *(StoreError, WrongStateError),
+)
 
 log = logging.getLogger("service")
 
@@ -41,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = options.pop("command")
     try:
         return int(command(options))
-    except (BundleError, CandidatesError, RuntimeChoiceError, SettingsError, OSError) as error:
+    except REFUSALS as error:
         print(f"disranker: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_START
 
@@ -149,7 +156,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m service", description="Serve, try or check a ranking model."
     )
-    commands = parser.add_subparsers(required=True, metavar="serve | rank | check-bundle | new-key")
+    commands = parser.add_subparsers(
+        required=True, metavar="serve | rank | check-bundle | new-key | rollout"
+    )
 
     serve_parser = _command(
         commands,
@@ -221,6 +230,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="R",
         help="Most tokens ranked for it in a second, over time; no limit by default.",
     )
+    add_rollout(commands)
     return parser
 
 

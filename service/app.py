@@ -39,6 +39,7 @@ from service.ranking.readiness import Readiness
 from service.rollout.lanes import Lanes
 from service.rollout.loading import Loader
 from service.rollout.split import Split, Weight
+from service.rollout.weights import WeightsFile
 from service.runner import choose_runner
 from service.settings import Settings
 from service.shadowing import Shadowing
@@ -94,6 +95,7 @@ def create_app(
         lanes.put("shadow", open_model(settings.shadow))
     telemetry = Telemetry(lanes, budget_s=settings.budget_ms / 1000)
     telemetry.watch_caches({"tokens": lambda: tokens.stats, "scores": lambda: scores.stats})
+    weights = WeightsFile(settings.rollout_weights, lanes, telemetry.registry)
     shadowing = Shadowing(settings, lanes, telemetry.registry)
     shadow = shadowing.shadow
 
@@ -101,10 +103,12 @@ def create_app(
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         lanes.start()
         shadowing.start()
+        weights.start()
         settling = asyncio.create_task(_settle(lanes.stable.model))
         yield
         lanes.readiness.stopping = True
         settling.cancel()
+        weights.stop()
         await shadowing.stop()
         await lanes.stop()
 

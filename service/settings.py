@@ -62,6 +62,11 @@ class Settings(BaseSettings, ShadowSettings, EngineSettings):
         le=1,
         description="Part of the routing keys that go to the canary, until it is set anew.",
     )
+    rollout_weights: Path | None = Field(
+        default=None,
+        description="File with the canary's weight, as `python -m service rollout run` writes it; "
+        "looked at every second. By default there is none, and /admin sets weights.",
+    )
     shadow: Path | None = Field(
         default=None,
         description="Bundle that is loaded to rank copies of requests; nobody gets its answers.",

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from service.contract.decoder_checkpoint import checkpoint_encoder
 from service.rollout.breaker import Breaker, State
 from service.rollout.event_log import EventLog, EventLogCollector
-from service.rollout.lanes import Labels, Lanes
+from service.rollout.lanes import Labels, Lanes, Variant
 from service.rollout.metrics import ComparisonMetrics
 from service.rollout.records import Recorder
 from service.rollout.shadow import Limits, Shadow
@@ -40,7 +40,7 @@ class Shadowing:
             raise SettingsError("event_log: there is no shadow, and never will be without admin")
         self._lanes = lanes
         self._remote = _remote(settings) if settings.shadow_url else None
-        self._breaker_of: tuple[Labels, Breaker] | None = None  # not the model: it may leave
+        self._breakers: dict[Variant, tuple[Labels, Breaker]] = {}  # not the models: they may leave
         self._events: EventLog | None = None
         if settings.event_log is not None:
             self._events = EventLog(
@@ -77,14 +77,23 @@ class Shadowing:
         if self._events is not None:
             await asyncio.to_thread(self._events.close)
 
-    def _target(self) -> Target | None:
-        """Return the shadow lane, where something is served there, else what is elsewhere."""
+    def _target(self, answered: Variant) -> Target | None:
+        """Return what scores a lane's requests again.
+
+        The shadow lane, where something is served there, else what is elsewhere; without either
+        stable and canary score each other's.
+        """
         served = self._lanes.get("shadow")
-        if served is None:
+        if served is None and self._remote is not None:
             return self._remote
-        if self._breaker_of is None or self._breaker_of[0] != served.labels:
-            self._breaker_of = served.labels, Breaker()
-        return LaneTarget(served, self._breaker_of[1])
+        if served is None and self._lanes.get("canary") is not None:
+            served = self._lanes.get("stable" if answered == "canary" else "canary")
+        if served is None:
+            return None
+        known = self._breakers.get(served.variant)
+        if known is None or known[0] != served.labels:
+            known = self._breakers[served.variant] = served.labels, Breaker()
+        return LaneTarget(served, known[1])
 
     def _queue_s(self) -> float:
         """Return how long a request to rank would wait now, in the lane where that is longest."""
@@ -95,7 +104,7 @@ class Shadowing:
         )
 
     def _breaker(self) -> State:
-        target = self._target()
+        target = self._target("stable")
         return "closed" if target is None else target.breaker.state
 
 

@@ -122,10 +122,10 @@ def _strange(rollout: Rollout, reading: Reading, now: float) -> Rollout:
 
 
 def _with_control(rollout: Rollout, seen: Observation) -> Observation:
-    """Return what was seen, beside the control of the step before where there is none any more."""
-    if not rollout.is_full or rollout.before is None:
+    """Return what was seen, beside the control of the steps before where there is none any more."""
+    if not rollout.is_full:
         return seen
-    before = rollout.before.control
+    before = rollout.before
     return replace(seen, control=replace(seen.control, arm=before.arm, taught=before.taught))
 
 

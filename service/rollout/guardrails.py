@@ -9,6 +9,7 @@ from typing import Literal
 
 from service.contract.agreement import counts_stability
 from service.rollout.observation import Agreement, Arm, Histogram, Observation
+from service.rollout.scores import ENOUGH
 from service.rollout.significance import below_p, excess_p, later, lower_p, quantile_ratio
 
 EXCESS = 1.25
@@ -170,7 +171,9 @@ def _paired(
     # Both sides scored the same documents, so that equal models have no difference at all: what is
     # beyond the bound is no chance once there are some requests.
     p = float(not (n and stability > bounds.stability))
-    found = "open" if math.isnan(stability) else state("stability", p, n)
+    # Few scores differ in distribution by themselves, NaN where there are none.
+    known = canary.scores.n >= ENOUGH and not math.isnan(stability)
+    found = state("stability", p, n) if known else "open"
     yield Finding("stability", found, _known(stability), None, bounds.stability, p, n)
 
 

@@ -67,6 +67,14 @@ class Arm:
             self.durations - then.durations,
         )
 
+    def __add__(self, other: Arm) -> Arm:
+        return Arm(
+            self.requests + other.requests,
+            self.failures + other.failures,
+            self.degraded + other.degraded,
+            self.durations + other.durations,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
@@ -95,6 +103,15 @@ class Agreement:
             self.scores - then.scores,
         )
 
+    def __add__(self, other: Agreement) -> Agreement:
+        return Agreement(
+            self.compared + other.compared,
+            self.garbage + other.garbage,
+            self.concordance + other.concordance,
+            self.overlap_10 + other.overlap_10,
+            self.scores + other.scores,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Side:
@@ -112,6 +129,9 @@ class Side:
 
     def __sub__(self, then: Side) -> Side:
         return Side(self.arm - then.arm, self.paired - then.paired, self.taught - then.taught)
+
+    def __add__(self, other: Side) -> Side:
+        return Side(self.arm + other.arm, self.paired + other.paired, self.taught + other.taught)
 
 
 @dataclass(frozen=True, slots=True)

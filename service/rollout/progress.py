@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from service.rollout.canary import Decision, Plan, Stage
 from service.rollout.desired import Desired
 from service.rollout.guardrails import Finding
-from service.rollout.observation import Observation
+from service.rollout.observation import Observation, Side
 
 KEPT_EVENTS = 50
 
@@ -48,7 +48,8 @@ class Rollout(_Record):
         weight: What part of the keys the canary is to have.
         generation: Number of the decision for that weight.
         baseline: What a process had counted when the step began, where that is how it counts.
-        before: What the step before ended with: full weight leaves no control of its own.
+        before: What the stable lane did in all steps before: full weight leaves no control. Of the
+            last step alone, a control that was lucky would be held against the canary for ever.
         seen: What the step has shown so far.
         findings: What the guardrails said last.
         events: What happened, the newest last.
@@ -63,7 +64,7 @@ class Rollout(_Record):
     weight: float = 0.0
     generation: int = 0
     baseline: Observation | None = None
-    before: Observation | None = None
+    before: Side = Side()
     seen: Observation = Observation()
     findings: tuple[Finding, ...] = ()
     events: tuple[Event, ...] = ()
@@ -186,7 +187,7 @@ def _stepped(rollout: Rollout, step: int, what: str, reason: str, now: float) ->
     news = {
         "stage": Stage(step, now),
         "baseline": None,
-        "before": rollout.seen,
+        "before": rollout.before + rollout.seen.control,
         "seen": Observation(),
         "findings": (),
     }

@@ -24,6 +24,7 @@ from service.ranking.allowance import Allowance
 from service.ranking.errors import NoShadowError, ShadowFailedError
 from service.rollout.answered import Answered
 from service.rollout.breaker import BreakerOpenError
+from service.rollout.lanes import Variant
 from service.rollout.records import Recorder
 from service.rollout.shadow_metrics import ShadowMetrics
 from service.rollout.target import Target
@@ -80,7 +81,7 @@ class Shadow:
 
     def __init__(
         self,
-        target: Callable[[], Target | None],
+        target: Callable[[Variant], Target | None],
         limits: Limits,
         *,
         queue_s: Callable[[], float],
@@ -90,7 +91,7 @@ class Shadow:
         """Stand beside the requests.
 
         Args:
-            target: Returns what scores now, None for nothing.
+            target: Returns what scores a lane's requests now, None for nothing.
             limits: What it may cost.
             queue_s: Returns how long a request to rank would wait now.
             metrics: Counts what became of each request.
@@ -132,12 +133,12 @@ class Shadow:
 
     @property
     def target(self) -> Target | None:
-        """What scores now."""
-        return self._target()
+        """What scores the stable lane's requests now."""
+        return self._target("stable")
 
     def offer(self, answered: Answered) -> None:
         """Take a request that was answered, or not; never raises."""
-        target = self._target()
+        target = self._target(_lane_of(answered))
         if target is None:
             return
         reason = self._skipped(answered)
@@ -165,7 +166,7 @@ class Shadow:
             NoShadowError: There is no target.
             ShadowFailedError: It gave no scores.
         """
-        target = self._target()
+        target = self._target("stable")
         if target is None:
             raise NoShadowError
         try:
@@ -218,7 +219,7 @@ class Shadow:
 
     async def _shadow(self, since: float, answered: Answered) -> tuple[str, str]:
         """Score and compare a request; return what became of it."""
-        target = self._target()
+        target = self._target(_lane_of(answered))
         now = monotonic()
         if target is None or now - since > self._limits.timeout_s:
             return "dropped", "stale"
@@ -244,6 +245,10 @@ class Shadow:
             self._thread, self._recorder.record, answered, target.name, target.version, scores
         )
         return ("failed", "garbage") if guarded == "not_finite" else ("compared", guarded or "")
+
+
+def _lane_of(answered: Answered) -> Variant:
+    return answered.labels[2]
 
 
 def reason_of(error: EngineError) -> str:

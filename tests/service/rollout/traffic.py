@@ -102,19 +102,19 @@ class Traffic:
         to_canary = int(self.rng.binomial(n, self.weight))
         sampled = int(self.rng.binomial(n, self.sample))
         old = self.seen
-        canary_arm = merged(old.canary.arm, self._arm(self.canary, to_canary))
-        control_arm = merged(old.control.arm, self._arm(self.stable, n - to_canary))
+        canary_arm = old.canary.arm + self._arm(self.canary, to_canary)
+        control_arm = old.control.arm + self._arm(self.stable, n - to_canary)
         canary, control = replace(old.canary, arm=canary_arm), replace(old.control, arm=control_arm)
         if self.teacher is None:
             a, b = compared(self.rng, self.canary.model, self.stable.model, sampled)
-            canary = replace(canary, paired=agreed(canary.paired, a))
-            control = replace(control, paired=agreed(control.paired, b))
+            canary = replace(canary, paired=canary.paired + a)
+            control = replace(control, paired=control.paired + b)
         else:
             by_canary = int(self.rng.binomial(sampled, self.weight))
             a, _ = compared(self.rng, self.canary.model, self.teacher, by_canary)
             b, _ = compared(self.rng, self.stable.model, self.teacher, sampled - by_canary)
-            canary = replace(canary, taught=agreed(canary.taught, a))
-            control = replace(control, taught=agreed(control.taught, b))
+            canary = replace(canary, taught=canary.taught + a)
+            control = replace(control, taught=control.taught + b)
         self.seen = Observation(canary, control)
 
     def _arm(self, lane: Lane, n: int) -> Arm:
@@ -210,22 +210,3 @@ def bucketed(values: NDArray[np.float64]) -> Histogram:
     places = np.searchsorted(AGREEMENT_BUCKETS, known)
     counts = np.bincount(places, minlength=len(AGREEMENT_BUCKETS) + 1)
     return Histogram(AGREEMENT_BUCKETS, tuple(counts.tolist()), float(known.sum()))
-
-
-def merged(old: Arm, new: Arm) -> Arm:
-    return Arm(
-        old.requests + new.requests,
-        old.failures + new.failures,
-        old.degraded + new.degraded,
-        old.durations + new.durations,
-    )
-
-
-def agreed(old: Agreement, new: Agreement) -> Agreement:
-    return Agreement(
-        old.compared + new.compared,
-        old.garbage + new.garbage,
-        old.concordance + new.concordance,
-        old.overlap_10 + new.overlap_10,
-        old.scores + new.scores,
-    )
