@@ -40,6 +40,8 @@ class Controller:
         self._source = source
         self._clock = clock
         self._blind = False
+        self._decision: tuple[Decision, Observation] | None = None
+        self._logged = store.load().events
 
     def step(self) -> Rollout:
         """Read, decide, write; return the state.
@@ -47,12 +49,23 @@ class Controller:
         What cannot be read changes nothing. Neither does what was read of a step that people
         ended meanwhile.
         """
-        known = self._store.load()
-        if known.status not in ("asked", "running", "held"):
+        self._decision = None
+        rollout = self._stepped(self._store.load())
+        if self._decision is not None:  # only once it is on disk
+            _log_decision(*self._decision, rollout)
+        for event in rollout.events:  # people's, too
+            if event not in self._logged:
+                fields = event.model_dump(exclude={"time"})
+                log.info("rollout %s", event.what, extra={"fields": fields})
+        self._logged = rollout.events
+        return rollout
+
+    def _stepped(self, known: Rollout) -> Rollout:
+        if known.status == "idle":
             return self._store.restore()
         now = self._clock()
         try:
-            reading = self._source.read(0 if known.status == "asked" else now - known.stage.began)
+            reading = self._source.read(now - known.stage.began if known.is_watched else 0)
         except SourceError as error:
             self._tell_blind(str(error))
             return self._store.restore()
@@ -62,13 +75,14 @@ class Controller:
     def _progress(self, known: Rollout, reading: Reading, now: float, rollout: Rollout) -> Rollout:
         if (known.stage.began, known.generation) != (rollout.stage.began, rollout.generation):
             return rollout
-        if reading.generation > rollout.generation and rollout.status != "asked":
-            rollout = overtake(rollout, reading.generation, now=now)
-            _log_event(rollout)
         if rollout.status == "asked":
             return _begun(rollout, reading, now)
+        if reading.generation > rollout.generation and rollout.canary in reading.canary:
+            rollout = overtake(rollout, reading.generation, now=now)  # a rollback, too
+        if not rollout.is_watched:
+            return rollout
         if reading.stable == (rollout.canary,):
-            return _told(close(rollout, "the canary is the stable model", now=now))
+            return close(rollout, "the canary is the stable model", now=now)
         if not reading.canary or not reading.stable:
             return rollout  # none scraped yet, or restarting: too little to judge by
         if (reading.stable, reading.canary) != ((rollout.stable,), (rollout.canary,)):
@@ -83,12 +97,12 @@ class Controller:
             if not seen.follows(rollout.baseline) or not (seen - rollout.baseline).follows(
                 rollout.seen
             ):
-                return _told(recount(rollout, now=now))
+                return recount(rollout, now=now)
             seen = seen - rollout.baseline
         decision = decide(rollout.plan, rollout.stage, _with_control(rollout, seen), now=now)
         found = follow(rollout, decision, seen, now=now)
         if decision.looked or decision.action != "wait":
-            _log_decision(decision, found, seen)
+            self._decision = decision, seen
         return found
 
     def _tell_blind(self, why: str | None) -> None:
@@ -106,8 +120,8 @@ def _begun(rollout: Rollout, reading: Reading, now: float) -> Rollout:
     """
     if len(reading.stable) != 1 or len(reading.canary) != 1 or reading.stable == reading.canary:
         return rollout
-    return _told(
-        begin(rollout, reading.stable[0], reading.canary[0], generation=reading.generation, now=now)
+    return begin(
+        rollout, reading.stable[0], reading.canary[0], generation=reading.generation, now=now
     )
 
 
@@ -117,8 +131,8 @@ def _strange(rollout: Rollout, reading: Reading, now: float) -> Rollout:
         return rollout
     lanes = f"stable {', '.join(reading.stable)}; canary {', '.join(reading.canary)}"
     if rollout.canary not in reading.canary:
-        return _told(roll_back(rollout, f"other models are served: {lanes}", now=now))
-    return _told(hold(rollout, f"other models are served: {lanes}", now=now))
+        return roll_back(rollout, f"other models are served: {lanes}", now=now)
+    return hold(rollout, f"other models are served: {lanes}", now=now)
 
 
 def _with_control(rollout: Rollout, seen: Observation) -> Observation:
@@ -129,17 +143,7 @@ def _with_control(rollout: Rollout, seen: Observation) -> Observation:
     return replace(seen, control=replace(seen.control, arm=before.arm, taught=before.taught))
 
 
-def _told(rollout: Rollout) -> Rollout:
-    _log_event(rollout)
-    return rollout
-
-
-def _log_event(rollout: Rollout) -> None:
-    event = rollout.events[-1]
-    log.info("rollout %s", event.what, extra={"fields": event.model_dump(exclude={"time"})})
-
-
-def _log_decision(decision: Decision, rollout: Rollout, seen: Observation) -> None:
+def _log_decision(decision: Decision, seen: Observation, rollout: Rollout) -> None:
     fields = {
         "action": decision.action,
         "reason": decision.reason,

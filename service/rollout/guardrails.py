@@ -82,7 +82,8 @@ class Finding:
         value: The canary's figure; None where there is none.
         control: The control's, or 1 and one half for ratios that are of both.
         limit: What the figure is held to.
-        p: How likely so bad a figure is, were the canary within the limit.
+        p: How likely so bad a figure is, were the canary within the limit; None for the stability
+            index, which is held to its bound without a test.
         n: Requests it is made of.
     """
 
@@ -91,7 +92,7 @@ class Finding:
     value: float | None
     control: float | None
     limit: float
-    p: float
+    p: float | None
     n: int
 
 
@@ -168,13 +169,12 @@ def _paired(
         yield Finding(name, found, _known(values.mean), None, limit, p, values.n)
     n = canary.compared
     stability = counts_stability(control.scores.counts, canary.scores.counts)
-    # Both sides scored the same documents, so that equal models have no difference at all: what is
-    # beyond the bound is no chance once there are some requests.
-    p = float(not (n and stability > bounds.stability))
-    # Few scores differ in distribution by themselves, NaN where there are none.
+    # Both sides scored the same documents, so that equal models have no difference at all; few
+    # scores differ in distribution by themselves, and the index is NaN where there are none.
     known = canary.scores.n >= ENOUGH and not math.isnan(stability)
-    found = state("stability", p, n) if known else "open"
-    yield Finding("stability", found, _known(stability), None, bounds.stability, p, n)
+    within = float(stability <= bounds.stability)
+    found = state("stability", within, n) if known else "open"
+    yield Finding("stability", found, _known(stability), None, bounds.stability, None, n)
 
 
 def _taught(canary: Agreement, control: Agreement, state: Judge) -> Iterator[Finding]:

@@ -31,7 +31,7 @@ class Histogram:
         return self.total / self.n if self.n else math.nan
 
     def __sub__(self, then: Histogram) -> Histogram:
-        if not then.counts:
+        if not (self.counts and then.counts):
             return self
         counts = tuple(a - b for a, b in zip(self.counts, then.counts, strict=True))
         return Histogram(self.bounds, counts, self.total - then.total)

@@ -51,9 +51,9 @@ def _head(rollout: Rollout, now: float) -> Text:
     if rollout.is_watched:
         lasted = max(0.0, now - rollout.stage.began)
         text.append(
-            f"\nthis step: {lasted:.0f} s of {rollout.plan.step_s:.0f}, "
-            f"{canary.arm.requests:,} requests of the canary's, {control.requests:,} of the "
-            f"stable model's, {canary.paired.compared + canary.taught.compared:,} compared, "
+            f"\nthis step: {lasted:.0f} s of at least {rollout.plan.step_s:.0f}; requests: "
+            f"{canary.arm.requests:,} canary, {control.requests:,} stable, "
+            f"{canary.paired.compared + canary.taught.compared:,} compared; "
             f"{rollout.stage.looks} looks",
             style="not bold",
         )
@@ -72,7 +72,7 @@ def _findings(findings: tuple[Finding, ...]) -> Table:
             _figure(finding.value),
             _figure(finding.control),
             _figure(finding.limit),
-            "< 1e-9" if finding.p < 1e-9 else f"{finding.p:.2g}",
+            _chance(finding.p),
             f"{finding.n:,}",
             Text(finding.state, style=COLOURS[finding.state]),
         )
@@ -88,6 +88,12 @@ def _events(rollout: Rollout) -> Table:
             Text(event.reason),
         )  # fmt: skip
     return table
+
+
+def _chance(p: float | None) -> str:
+    if p is None:
+        return ""
+    return "< 1e-9" if p < 1e-9 else f"{p:.2g}"
 
 
 def _figure(value: float | None) -> str:

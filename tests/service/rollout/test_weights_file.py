@@ -16,7 +16,7 @@ from service.contract.bundle import Bundle
 from service.rollout.controller import Controller
 from service.rollout.desired import Desired, write_atomically
 from service.rollout.observation import Observation
-from service.rollout.progress import Rollout
+from service.rollout.progress import Rollout, roll_back
 from service.rollout.source import Reading
 from service.rollout.store import Store
 from service.rollout.tally import Sample, generation, tally, versions
@@ -129,6 +129,15 @@ async def test_two_replicas_of_which_one_is_ahead_converge(
         Controller(store, fleet, clock=lambda: 1.0).step()
         for client in (ahead, other):
             await until((0.05, 10), partial(weight_of, client))
+
+        (
+            await ahead.put("/admin/lanes/canary/weight", json=body | {"generation": 12})
+        ).raise_for_status()
+        store.change(partial(roll_back, reason="asked to", now=2.0))
+        fleet.generation = (await weight_of(ahead))[1]
+        Controller(store, fleet, clock=lambda: 3.0).step()
+        for client in (ahead, other):
+            await until((0.0, 13), partial(weight_of, client))
 
 
 async def test_lanes_score_each_others_requests_and_the_metrics_tell(
