@@ -16,6 +16,7 @@ from service.logs import configure_logging
 from service.rollout.canary import Plan
 from service.rollout.controller import Controller
 from service.rollout.guardrails import Bounds, Needs
+from service.rollout.parity import PARITY_LESS, parity_bounds
 from service.rollout.progress import Rollout, ask, hold, promote, roll_back
 from service.rollout.source import InstanceSource, PrometheusSource, Source
 from service.rollout.store import Store
@@ -84,12 +85,22 @@ def _add_start(parts: Any) -> None:
         metavar="W,W,…",
         help="Weights, rising to 1. 0.01,0.05,0.25,0.5,1.",
     )
+    part.add_argument(
+        "--parity",
+        type=Path,
+        metavar="FILE",
+        help="A bundle's manifest.json: the two bounds below are what its parity report has, less "
+        f"{PARITY_LESS}. For the same model in another precision.",
+    )
+    for flag, text in (
+        ("--min-tau-b", f"Least mean τ-b of both models. Default: {DEFAULT.bounds.tau_b}."),
+        ("--min-overlap-10", f"Least mean overlap at 10. Default: {DEFAULT.bounds.overlap_10}."),
+    ):
+        part.add_argument(flag, type=float, metavar="N", help=text)
     for flag, kind, default, text in (
         ("--step-s", float, DEFAULT.step_s, "Least time at each."),
         ("--min-requests", int, DEFAULT.needs.requests, "Least requests of each lane at each."),
         ("--min-sampled", int, DEFAULT.needs.sampled, "Least requests that are compared at each."),
-        ("--min-tau-b", float, DEFAULT.bounds.tau_b, "Least mean τ-b of canary and stable model."),
-        ("--min-overlap-10", float, DEFAULT.bounds.overlap_10, "Least mean overlap at 10."),
         ("--max-psi", float, DEFAULT.bounds.stability, "Largest stability index of the scores."),
     ):
         part.add_argument(
@@ -124,9 +135,20 @@ def _start(options: dict[str, Any]) -> int:
         steps=options["steps"],
         step_s=options["step_s"],
         needs=Needs(options["min_requests"], options["min_sampled"]),
-        bounds=Bounds(options["min_tau_b"], options["min_overlap_10"], options["max_psi"]),
+        bounds=_bounds(options),
     )
     return _show(Store(options["folder"]).change(partial(ask, plan=plan, now=time.time())))
+
+
+def _bounds(options: dict[str, Any]) -> Bounds:
+    parity = options["parity"]
+    known = parity_bounds(parity) if parity else DEFAULT.bounds
+    tau_b, overlap_10 = options["min_tau_b"], options["min_overlap_10"]
+    return Bounds(
+        known.tau_b if tau_b is None else tau_b,
+        known.overlap_10 if overlap_10 is None else overlap_10,
+        options["max_psi"],
+    )
 
 
 def _tell(change: Callable[..., Rollout], options: dict[str, Any]) -> int:

@@ -1,5 +1,6 @@
 """The decider as a process: killed at any point, two at a time, and with a real service."""
 
+import contextlib
 import itertools
 import json
 import random
@@ -9,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from service.rollout.store import Store
 from tests.service.asking import request
 from tests.service.test_server import running
 
+ROOT = Path(__file__).parents[3]
 TIMEOUT_S = 60
 STEPS = (0.01, 0.05, 0.25, 0.5, 1.0)
 DOCUMENTS = [{"text": "the cat " * n + "kettle"} for n in range(1, 13)]
@@ -47,10 +48,11 @@ class Instance:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 body = outer.exposition().encode()
-                self.send_response(200)
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+                with contextlib.suppress(ConnectionError):  # whoever asked may have been killed
+                    self.send_response(200)
+                    self.send_header("content-length", str(len(body)))
+                    self.end_headers()
+                    self.wfile.write(body)
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass
@@ -91,7 +93,7 @@ def instance() -> Iterator[Instance]:
     found.close()
 
 
-@contextmanager
+@contextlib.contextmanager
 def deciding(folder: Path, url: str, *, every_s: float = 0.01) -> Iterator[subprocess.Popen[str]]:
     flags = ["--folder", str(folder), "--metrics", url, "--every-s", str(every_s)]
     command = [sys.executable, "-c", DECIDER, "rollout", "run", *flags]
@@ -224,6 +226,19 @@ def test_people_hold_go_on_promote_and_roll_back(
     capsys.readouterr()
 
 
+def test_bounds_come_from_a_bundles_parity_report_unless_they_are_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, shipped = Store(tmp_path), ROOT / "models/default/manifest.json"
+    least = json.loads(shipped.read_text())["metrics"]["parity"]["int8 native"]
+    rollout(tmp_path, "start", "--parity", str(shipped), "--min-overlap-10", "0.7")
+    bounds = store.load().plan.bounds
+    assert bounds.tau_b == pytest.approx(least["kendall_tau"] - 0.05)
+    assert (bounds.overlap_10, bounds.stability) == (0.7, 0.5)
+    assert main(["rollout", "start", "--folder", str(tmp_path / "b"), "--parity", __file__]) == 2
+    assert "no manifest" in capsys.readouterr().err
+
+
 def wait_for(store: Store, *statuses: str) -> Rollout:
     end = time.monotonic() + 2 * TIMEOUT_S
     while (state := store.load()).status not in statuses:
@@ -232,7 +247,7 @@ def wait_for(store: Store, *statuses: str) -> Rollout:
     return state
 
 
-@contextmanager
+@contextlib.contextmanager
 def traffic(url: str) -> Iterator[None]:
     """Send requests of ever new users, one after the other."""
     ended = threading.Event()
