@@ -66,7 +66,7 @@ class Instance:
         self._server.server_close()
 
     def exposition(self) -> str:
-        self._requests += 75 * self.flows
+        self._requests += 40 * self.flows
         n = self._requests
         lines = ["disranker_split_generation 0"]
         for lane, version, other in (("stable", "s", "c"), ("canary", "c", "s")):
@@ -145,7 +145,7 @@ def test_a_decider_killed_at_every_step_goes_on_where_it_was(
     store, rng, state = Store(tmp_path), random.Random(5), Rollout()
     rollout(tmp_path, "start", "--step-s", "0")
     killed = set()
-    for _ in range(60):
+    for _ in range(200):
         with deciding(tmp_path, instance.url) as process:
             kill_at(process, rng.uniform(0, 0.12))
         state = check(store, state)
