@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
-import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 from rich.console import Console
@@ -121,11 +122,11 @@ def _run(options: dict[str, Any]) -> int:
         state = store.restore()
         fields = {"status": state.status, "weight": state.weight, "generation": state.generation}
         log.info("deciding", extra={"fields": fields})
-        controller = Controller(store, source, clock=time.time)
+        controller = Controller(store, source, clock=_now)
         try:
             while True:
                 controller.step()
-                time.sleep(options["every_s"])
+                sleep(options["every_s"])
         except KeyboardInterrupt:
             return 0
 
@@ -137,7 +138,7 @@ def _start(options: dict[str, Any]) -> int:
         needs=Needs(options["min_requests"], options["min_sampled"]),
         bounds=_bounds(options),
     )
-    return _show(Store(options["folder"]).change(partial(ask, plan=plan, now=time.time())))
+    return _show(Store(options["folder"]).change(partial(ask, plan=plan, now=_now())))
 
 
 def _bounds(options: dict[str, Any]) -> Bounds:
@@ -152,7 +153,7 @@ def _bounds(options: dict[str, Any]) -> Bounds:
 
 
 def _tell(change: Callable[..., Rollout], options: dict[str, Any]) -> int:
-    told: Change = partial(change, reason=options["reason"], now=time.time())
+    told: Change = partial(change, reason=options["reason"], now=_now())
     return _show(Store(options["folder"]).change(told))
 
 
@@ -161,8 +162,13 @@ def _status(options: dict[str, Any]) -> int:
 
 
 def _show(rollout: Rollout) -> int:
-    Console().print(view(rollout, now=time.time()))
+    Console().print(view(rollout, now=_now()))
     return 0
+
+
+def _now() -> float:
+    """Return seconds since 1970: what is kept beyond this process; a clock set back only waits."""
+    return datetime.now(UTC).timestamp()
 
 
 def _part(parts: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
