@@ -35,7 +35,7 @@ class Shadowing:
             SettingsError: Something is not installed, the tokenizer cannot be used, or there is an
                 event log of nothing.
         """
-        sources = settings.shadow, settings.shadow_url, settings.admin
+        sources = settings.shadow, settings.shadow_url, settings.canary, settings.admin
         if settings.event_log is not None and not any(sources):
             raise SettingsError("event_log: there is no shadow, and never will be without admin")
         self._lanes = lanes

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from time import sleep
+from time import sleep, time
 from typing import Any
 
 from rich.console import Console
@@ -122,7 +121,7 @@ def _run(options: dict[str, Any]) -> int:
         state = store.restore()
         fields = {"status": state.status, "weight": state.weight, "generation": state.generation}
         log.info("deciding", extra={"fields": fields})
-        controller = Controller(store, source, clock=_now)
+        controller = Controller(store, source, clock=time)
         try:
             while True:
                 controller.step()
@@ -138,7 +137,7 @@ def _start(options: dict[str, Any]) -> int:
         needs=Needs(options["min_requests"], options["min_sampled"]),
         bounds=_bounds(options),
     )
-    return _show(Store(options["folder"]).change(partial(ask, plan=plan, now=_now())))
+    return _show(Store(options["folder"]).change(partial(ask, plan=plan, now=time())))
 
 
 def _bounds(options: dict[str, Any]) -> Bounds:
@@ -153,7 +152,7 @@ def _bounds(options: dict[str, Any]) -> Bounds:
 
 
 def _tell(change: Callable[..., Rollout], options: dict[str, Any]) -> int:
-    told: Change = partial(change, reason=options["reason"], now=_now())
+    told: Change = partial(change, reason=options["reason"], now=time())
     return _show(Store(options["folder"]).change(told))
 
 
@@ -162,13 +161,8 @@ def _status(options: dict[str, Any]) -> int:
 
 
 def _show(rollout: Rollout) -> int:
-    Console().print(view(rollout, now=_now()))
+    Console().print(view(rollout, now=time()))
     return 0
-
-
-def _now() -> float:
-    """Return seconds since 1970: what is kept beyond this process; a clock set back only waits."""
-    return datetime.now(UTC).timestamp()
 
 
 def _part(parts: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:

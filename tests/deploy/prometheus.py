@@ -19,6 +19,7 @@ PATIENCE_S = 60
 
 class Prometheus:
     def __init__(self, url: str) -> None:
+        self.url = url
         self._client = httpx.Client(base_url=url, timeout=10)
 
     def values(self, query: str) -> list[float]:

@@ -7,11 +7,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from loadtest.server import running as running_server
 from service.contract.bundle import Bundle
 from service.rollout.source import InstanceSource, PrometheusSource, SourceError
-from tests.deploy.parts import find
-from tests.deploy.test_scraping import write_config
+from tests.deploy.prometheus import prometheus_of
 from tests.service.asking import request
 from tests.service.test_server import running
 
@@ -23,18 +21,13 @@ REQUESTS, PATIENCE_S = 60, 60
 def test_prometheus_tells_what_the_instance_does(
     bundle_path: Path, candidate_path: Path, tmp_path: Path
 ) -> None:
-    program = find("prometheus")
     versions = [Bundle.open(path).short_version for path in (bundle_path, candidate_path)]
     flags = ["--canary", str(candidate_path), "--canary-weight", "0.5", "--shadow-sample", "1"]
     with running(bundle_path, *flags) as service:
-        write_config(tmp_path, service.url)
-        command = [
-            program,
-            f"--config.file={tmp_path / 'prometheus.yml'}",
-            f"--storage.tsdb.path={tmp_path / 'data'}",
-            "--web.listen-address=127.0.0.1:{port}",
-        ]
-        with running_server(command, ready="/-/ready") as server:
+        targets = [{"targets": [service.url.removeprefix("http://")]}]
+        with prometheus_of(
+            tmp_path, {"job_name": "disranker", "static_configs": targets}
+        ) as server:
             began = time.time()
             prometheus = PrometheusSource(server.url, selector='job="disranker"')
             instance = InstanceSource(f"{service.url}/metrics")
