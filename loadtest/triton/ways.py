@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import InferInput, InferRequestedOutput
 from tritonclient.grpc.aio import InferenceServerClient
-from tritonclient.utils import shared_memory
+from tritonclient.utils import InferenceServerException, shared_memory
 
 from service.contract.types import Float32s
 from service.scorers.onnx import OUTPUT, open_session
@@ -22,6 +22,9 @@ from service.scorers.onnx import OUTPUT, open_session
 Feeds = dict[str, NDArray[np.int64]]
 
 MESSAGES = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+
+RELEASES, RELEASE_S = 100, 0.02
+"""How often Triton is asked to forget a region, and how long it has in between."""
 
 
 class Way(Protocol):
@@ -104,6 +107,18 @@ async def by_shared_memory(url: str, model: str, n_bytes: int) -> AsyncIterator[
         try:
             await client.register_system_shared_memory(name, f"/{name}", n_bytes)
             yield BySharedMemory(client, model, region, name)
-            await client.unregister_system_shared_memory(name)
+            await _unregister(client, name)
         finally:
             shared_memory.destroy_shared_memory_region(region)
+
+
+async def _unregister(client: InferenceServerClient, name: str) -> None:
+    """Have Triton forget a region, which it lets go of a moment after the answer."""
+    for _ in range(RELEASES):
+        try:
+            await client.unregister_system_shared_memory(name)
+        except InferenceServerException:
+            await asyncio.sleep(RELEASE_S)
+        else:
+            return
+    await client.unregister_system_shared_memory(name)
