@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from export.errors import ExportError
+from export.golden import require_golden
 from export.quiet import quiet
 from service.contract.bundle import Bundle
 from service.scorers.onnx import OnnxScorer
@@ -50,12 +49,4 @@ def write_fp16(bundle: Bundle, target: Path, *, tolerance: float) -> None:
         onnx.save(half(onnx.load(bundle.model_path("fp32"))), target)
     except ExportError as error:
         raise ExportError(f"{bundle.root}: {error}") from None
-    scorer, encoder = OnnxScorer(target), bundle.encoder()
-    for number, golden in enumerate(bundle.golden, start=1):
-        scores = scorer.score(encoder.encode(golden.query, golden.candidates))
-        found = float(np.abs(scores - golden.scores).max())
-        if not found <= tolerance:
-            raise ExportError(
-                f"{bundle.root}: in fp16, golden query {number} deviates by {found:.6g}; "
-                f"the tolerance is {tolerance:.6g}"
-            )
+    require_golden(bundle, OnnxScorer(target), tolerance=tolerance, where="fp16")

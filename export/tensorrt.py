@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-
 from export.errors import ExportError
 from export.examples import parity_examples
+from export.golden import require_golden
 from export.graph import GraphForm, write_graph
 from export.parity import GATES, HALF_GATES, Gates, Parity, compare, encode_examples, torch_scores
 from export.plan import make_plan
@@ -174,7 +173,9 @@ def _judged(
     gates: Mapping[PlanPrecision, Gates],
 ) -> Parity:
     """Return how the plan stands beside the checkpoint, on this host's GPU."""
-    _require_golden(bundle, scorer, precision)
+    allowed = tolerance(bundle.manifest, bundle.golden, precision)
+    where = "the plan (is the checkpoint what the bundle was made of?)"
+    require_golden(bundle, scorer, tolerance=allowed, where=where)
     encoder, held_out = bundle.encoder(), parity_examples(checkpoint, examples)
     pairs = encode_examples(encoder, held_out)
     reference = torch_scores(checkpoint, pairs, bundle.manifest.inputs)
@@ -182,16 +183,3 @@ def _judged(
     if failures := parity.failures(gates[precision].for_scores(reference)):
         raise ExportError(f"{checkpoint}: no plan written, gates failed: {'; '.join(failures)}")
     return parity
-
-
-def _require_golden(bundle: Bundle, scorer: Scorer, precision: PlanPrecision) -> None:
-    """Hold the plan against the golden scores, as the service will when it starts."""
-    allowed, encoder = tolerance(bundle.manifest, bundle.golden, precision), bundle.encoder()
-    for number, golden in enumerate(bundle.golden, start=1):
-        scores = scorer.score(encoder.encode(golden.query, golden.candidates))
-        found = float(np.abs(scores - golden.scores).max())
-        if not found <= allowed:
-            raise ExportError(
-                f"{bundle.root}: golden query {number} deviates by {found:.6g} in the plan, the "
-                f"tolerance is {allowed:.6g}: is the checkpoint what the bundle was made of?"
-            )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForSequenceClassification
+
+from tests.json_server import Reply, json_server
 
 
 class Classifier:
@@ -22,19 +24,25 @@ class Classifier:
         self._model = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
         self._lock = threading.Lock()
 
-    def answer(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    @contextmanager
+    def run(self) -> Iterator[str]:
+        """Serve, and yield the URL."""
+        with json_server(lambda path, _headers, body: self.answer(path, body)) as url:
+            yield url
+
+    def answer(self, path: str, body: dict[str, Any]) -> Reply:
         with self._lock:
             if path != "/classify" or body["model"] != "teacher":
-                return 404, {"error": {"message": f"no {path} of {body['model']}"}}
+                return 404, {}, {"error": {"message": f"no {path} of {body['model']}"}}
             if self.busy > 0:
                 self.busy -= 1
-                return 503, {"error": {"message": "starting"}}
+                return 503, {}, {"error": {"message": "starting"}}
             self.asked.append(body)
             data = [self._row(place, ids, body) for place, ids in enumerate(body["input"])]
         tokens = sum(map(len, body["input"]))
         usage = {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0}
         named = {"id": "classify-1", "object": "list", "created": 1, "model": "teacher"}
-        return 200, {**named, "data": data, "usage": usage}
+        return 200, {}, {**named, "data": data, "usage": usage}
 
     def _row(self, place: int, ids: list[int], body: dict[str, Any]) -> dict[str, Any]:
         with torch.no_grad():
@@ -42,22 +50,3 @@ class Classifier:
         activated = body.get("use_activation", True)
         probs = [1 / (1 + math.exp(-x)) for x in logits] if activated else logits
         return {"index": place, "label": "LABEL_0", "probs": probs, "num_classes": len(probs)}
-
-
-def serve(classifier: Classifier) -> ThreadingHTTPServer:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            status, answer = classifier.answer(self.path, body)
-            content = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server

@@ -11,7 +11,11 @@ import numpy as np
 from service.contract.encoding import TokenPair
 from service.contract.types import Scores
 from service.engines.engine import Engine, EngineError
-from service.ranking.admission import Ticket
+from service.ranking.admission import Backlog, Ticket
+from service.ranking.caches import DocumentTokenCache, ScoreCache
+from service.ranking.cores import Cores
+from service.ranking.encoders import Encoders
+from service.ranking.model import Shared
 
 
 def pair(*, tokens: int = 8, mark: int = 0) -> TokenPair:
@@ -70,3 +74,17 @@ class HungEngine:
     async def score(self, pairs: Sequence[TokenPair], deadline: float) -> Scores:
         await asyncio.Event().wait()
         raise AssertionError("unreachable")
+
+
+def one_core() -> Shared:
+    """Return what models share where there is one core, and nothing is cached."""
+    return Shared(
+        cores=Cores(1),
+        backlog=Backlog(max_tokens=100_000),
+        encoders=Encoders(),
+        tokens=DocumentTokenCache(max_bytes=0),
+        scores=ScoreCache(max_bytes=0),
+        max_batch=48,
+        launch_tokens=512,
+        hang_s=60,
+    )

@@ -16,7 +16,7 @@ from service.contract.template import DECODER_TEMPLATE
 from service.contract.types import Candidate, RankingExample
 from service.scorers.json_client import RemoteError
 from service.scorers.remote import RemoteScorer
-from tests.classifier import Classifier, serve
+from tests.classifier import Classifier
 from tests.training.decoders import tiny_mistral, write_nouns_set
 from training.__main__ import main
 from training.checkpoint import write_checkpoint
@@ -66,10 +66,8 @@ def classifier(task: Path) -> Classifier:
 
 @pytest.fixture
 def url(classifier: Classifier) -> Iterator[str]:
-    server = serve(classifier)
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with classifier.run() as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +128,7 @@ def test_a_model_of_several_classes_is_no_ranker(
     task: Path, classifier: Classifier, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = {"index": 0, "label": "x", "probs": [0.4, 0.6], "num_classes": 2}
-    monkeypatch.setattr(classifier, "answer", lambda *_: (200, {"data": [row]}))
+    monkeypatch.setattr(classifier, "answer", lambda *_: (200, {}, {"data": [row]}))
     encoder = checkpoint_encoder(task / "teacher")
     scorer = RemoteScorer(url, "vllm-classify", model="teacher", encoder=encoder)
     with pytest.raises(RemoteError, match="the model has 2 classes; a ranker has 1"):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -20,6 +18,7 @@ from service.contract.types import Candidate, RankingExample
 from service.scorers.json_client import RemoteError
 from service.scorers.onnx import OnnxScorer
 from service.scorers.remote import RemoteScorer
+from tests.json_server import Reply, json_server
 from tests.tiny import tiny_bundle
 from tests.training.toy import write_toy_set
 from training.__main__ import main
@@ -90,42 +89,22 @@ def test_a_server_labels_as_its_model_scores(
 class Moody:
     """A server that gives prepared answers, and keeps what it was asked."""
 
-    def __init__(self, *answers: tuple[int, dict[str, str], Any]) -> None:
+    def __init__(self, *answers: Reply) -> None:
         self.answers = list(answers)
         self.asked: list[tuple[str, dict[str, str], Any]] = []
 
     @contextmanager
     def run(self) -> Iterator[str]:
-        moody = self
+        def answer(path: str, headers: dict[str, str], body: Any) -> Reply:
+            self.asked.append((path, headers, body))
+            return self.answers.pop(0)
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                moody.asked.append((self.path, dict(self.headers), body))
-                status, headers, answer = moody.answers.pop(0)
-                content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-                self.send_response(status)
-                for name, value in {**headers, "content-length": str(len(content))}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/"
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
+        with json_server(answer) as url:
+            yield f"{url}/"
 
 
 TWO = [Candidate("a", "A title", "and a summary"), Candidate("b", "", "text")]
-GOOD: tuple[int, dict[str, str], Any] = (
+GOOD: Reply = (
     200,
     {},
     [{"index": 1, "score": 2.5}, {"index": 0, "score": -1.0}],

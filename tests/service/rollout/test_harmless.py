@@ -18,18 +18,15 @@ from service.contract.bundle import Bundle
 from service.contract.types import Candidate
 from service.engines.engine import Runner
 from service.engines.local import LocalEngine
-from service.ranking.admission import Backlog, Ticket
-from service.ranking.caches import DocumentTokenCache, ScoreCache
-from service.ranking.cores import Cores
-from service.ranking.encoders import Encoders
-from service.ranking.model import Model, Shared
+from service.ranking.admission import Ticket
+from service.ranking.model import Model
 from service.rollout import shadow
 from service.rollout.breaker import Breaker
 from service.rollout.lanes import Served
 from service.rollout.target import LaneTarget
 from service.scorers.onnx import OnnxScorer
 from tests.service.conftest import Client
-from tests.service.fakes import GatedEngine
+from tests.service.fakes import GatedEngine, one_core
 from tests.service.rollout import teachers
 from tests.service.rollout.teachers import Behaviour, Teacher
 from tests.service.rollout.test_shadow import metric, outcomes, settled
@@ -145,16 +142,7 @@ async def test_what_waits_for_a_hung_shadow_is_bounded(
 @asynccontextmanager
 async def two_models(bundle: Bundle, primary: GatedEngine) -> AsyncIterator[tuple[Model, Model]]:
     """Run a model with an engine of the test's beside a real one, on one core."""
-    shared = Shared(
-        cores=Cores(1),
-        backlog=Backlog(max_tokens=100_000),
-        encoders=Encoders(),
-        tokens=DocumentTokenCache(max_bytes=0),
-        scores=ScoreCache(max_bytes=0),
-        max_batch=48,
-        launch_tokens=512,
-        hang_s=60,
-    )
+    shared = one_core()
     engine = LocalEngine(OnnxScorer(bundle.model_path("int8"), threads=1))
     stable = Model(bundle, Runner("onnx", primary, "int8", 1), shared)
     other = Model(bundle, Runner("onnx", engine, "int8", 1), shared)

@@ -11,17 +11,14 @@ from service.contract.bundle import Bundle
 from service.contract.encoding import TokenPair
 from service.contract.types import Scores
 from service.engines.engine import EngineUnavailableError, Runner
-from service.ranking.admission import Backlog
-from service.ranking.caches import DocumentTokenCache, ScoreCache
-from service.ranking.cores import Cores
-from service.ranking.encoders import Encoders
 from service.ranking.errors import ConflictError
-from service.ranking.model import Model, Shared
+from service.ranking.model import Model
 from service.ranking.readiness import Readiness
 from service.rollout import loading
 from service.rollout.lanes import Lanes
 from service.rollout.loading import Loader
 from service.rollout.split import Split
+from tests.service.fakes import one_core
 
 pytestmark = pytest.mark.anyio
 
@@ -58,16 +55,7 @@ async def test_an_engine_that_goes_away_ends_the_load_and_blocks_no_other(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loading, "PROOF_S", 0.05)
-    shared = Shared(
-        cores=Cores(1),
-        backlog=Backlog(max_tokens=1000),
-        encoders=Encoders(),
-        tokens=DocumentTokenCache(max_bytes=0),
-        scores=ScoreCache(max_bytes=0),
-        max_batch=48,
-        launch_tokens=512,
-        hang_s=60,
-    )
+    shared = one_core()
     engines: list[LeavingEngine] = []
 
     def opened(_path: Path, _triton_model: str | None) -> Model:

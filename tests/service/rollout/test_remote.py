@@ -30,7 +30,7 @@ from service.engines.engine import (
 from service.engines.remote import ATTEMPTS, RemoteReranker
 from service.scorers.onnx import OnnxScorer
 from service.scorers.wire import Protocol, Wire
-from tests.classifier import Classifier, serve
+from tests.classifier import Classifier
 from tests.service.rollout import teachers
 from tests.service.rollout.teachers import Teacher, reply, scored
 from tests.tiny import tiny_teacher
@@ -65,20 +65,18 @@ async def test_a_decoder_by_classify_gets_our_ids_and_gives_torchs_scores(
     checkpoint: Path,
 ) -> None:
     classifier = Classifier(checkpoint)  # its first answer is 503
-    server = serve(classifier)
     encoder = checkpoint_encoder(checkpoint)
     wire = Wire("vllm-classify", model="teacher", encoder=encoder)
-    reranker = RemoteReranker(f"http://127.0.0.1:{server.server_port}", wire, part=4)
     words = ["cat", "dog", "kettle", "water", "capital", "river", "lamp", "stone"]
     draw = random.Random(0)
     candidates = [Candidate(str(n), draw.choice(words), f"the {w}") for n, w in enumerate(words)]
     query = "the cat of water"
-    try:
-        found = await reranker.score(query, candidates, soon())
-    finally:
-        await reranker.close()
-        server.shutdown()
-        server.server_close()
+    with classifier.run() as url:
+        reranker = RemoteReranker(url, wire, part=4)
+        try:
+            found = await reranker.score(query, candidates, soon())
+        finally:
+            await reranker.close()
     (expected,) = scores_by_hand(checkpoint, [RankingExample("q", query, tuple(candidates))])
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert np.std(expected) > 0.01

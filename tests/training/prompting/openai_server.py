@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Reply = tuple[int, dict[str, str], Any]
-"""Status, headers, and JSON or bytes."""
+from tests.json_server import Reply, json_server
 
 
 @dataclass
@@ -28,39 +25,20 @@ class Server:
     @contextmanager
     def run(self) -> Iterator[str]:
         """Serve, and yield the URL up to and with /v1."""
-        mine = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
+        def answer(path: str, headers: dict[str, str], body: dict[str, Any]) -> Reply:
+            with self.lock:
+                self.asked.append((path, headers, body))
+                self.busy += 1
+                self.busiest = max(self.busiest, self.busy)
+            try:
+                return self.answer(path, body)
+            finally:
+                with self.lock:
+                    self.busy -= 1
 
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                with mine.lock:
-                    mine.asked.append((self.path, dict(self.headers), body))
-                    mine.busy += 1
-                    mine.busiest = max(mine.busiest, mine.busy)
-                status, headers, answer = mine.answer(self.path, body)
-                with mine.lock:
-                    mine.busy -= 1
-                content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-                self.send_response(status)
-                for name, value in {**headers, "content-length": str(len(content))}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/v1"
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
+        with json_server(answer) as url:
+            yield f"{url}/v1"
 
 
 def said(text: str | None, *, read: int = 7, written: int = 3) -> Reply:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.training.prompting.openai_server import Reply, Server, echoed, likely, said
+from tests.json_server import Reply
+from tests.training.prompting.openai_server import Server, echoed, likely, said
 from training.prompting.cache import Cached
 from training.prompting.endpoint import EndpointModel
 from training.prompting.question import AnswerError, Choose, Continue, Write
