@@ -17,6 +17,7 @@ from service.logs import configure_logging
 from service.offline import CandidatesError, check_bundle, rank_file
 from service.ranking.readiness import Readiness
 from service.rollout.command import add_rollout
+from service.rollout.orders import OrderError
 from service.rollout.progress import WrongStateError
 from service.rollout.store import StoreError
 from service.runner import choose_runner, local_engine, local_precision
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 BAD_START = 2
 REFUSALS = (
     *(BundleError, CandidatesError, RuntimeChoiceError, SettingsError, OSError),
-    *(StoreError, WrongStateError),
+    *(OrderError, StoreError, WrongStateError),
 )
 
 log = logging.getLogger("service")

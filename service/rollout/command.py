@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from time import sleep, time
@@ -13,20 +12,15 @@ from typing import Any
 from rich.console import Console
 
 from service.logs import configure_logging
-from service.rollout.canary import Plan
 from service.rollout.controller import Controller
-from service.rollout.guardrails import Bounds, Needs
+from service.rollout.orders import ORDERS, START, Order, read_flags
 from service.rollout.parity import PARITY_LESS, parity_bounds
-from service.rollout.progress import Rollout, ask, hold, promote, roll_back
+from service.rollout.progress import Rollout
 from service.rollout.source import InstanceSource, PrometheusSource, Source
 from service.rollout.store import Store
 from service.rollout.view import view
 
 log = logging.getLogger(__name__)
-
-Change = Callable[[Rollout], Rollout]
-
-DEFAULT = Plan()
 
 
 def add_rollout(commands: Any) -> None:
@@ -37,15 +31,9 @@ def add_rollout(commands: Any) -> None:
         required=True, metavar="run | status | start | hold | promote | rollback"
     )
     _add_run(parts)
-    _add_start(parts)
     _part(parts, "status", _status, "Show where the rollout is.")
-    for name, text, change in (
-        ("hold", "Stay at this weight; guardrails go on watching. start goes on.", hold),
-        ("promote", "Give the canary all requests now, whatever the guardrails say.", promote),
-        ("rollback", "Give the canary none from now on.", roll_back),
-    ):
-        part = _part(parts, name, partial(_tell, change), text)
-        part.add_argument("--reason", default="asked to", help="For the log and the view.")
+    for order in ORDERS:
+        _add_order(parts, order)
 
 
 def _add_run(parts: Any) -> None:
@@ -71,40 +59,24 @@ def _add_run(parts: Any) -> None:
     )
 
 
-def _add_start(parts: Any) -> None:
-    part = _part(
-        parts,
-        "start",
-        _start,
-        "Begin a rollout of the canary that is served, or go on with one that is held.",
-    )
-    part.add_argument(
-        "--steps",
-        type=_steps,
-        default=DEFAULT.steps,
-        metavar="W,W,…",
-        help="Weights, rising to 1. 0.01,0.05,0.25,0.5,1.",
-    )
-    part.add_argument(
-        "--parity",
-        type=Path,
-        metavar="FILE",
-        help="A bundle's manifest.json: the two bounds below are what its parity report has, less "
-        f"{PARITY_LESS}. For the same model in another precision.",
-    )
-    for flag, text in (
-        ("--min-tau-b", f"Least mean τ-b of both models. Default: {DEFAULT.bounds.tau_b}."),
-        ("--min-overlap-10", f"Least mean overlap at 10. Default: {DEFAULT.bounds.overlap_10}."),
-    ):
-        part.add_argument(flag, type=float, metavar="N", help=text)
-    for flag, kind, default, text in (
-        ("--step-s", float, DEFAULT.step_s, "Least time at each."),
-        ("--min-requests", int, DEFAULT.needs.requests, "Least requests of each lane at each."),
-        ("--min-sampled", int, DEFAULT.needs.sampled, "Least requests that are compared at each."),
-        ("--max-psi", float, DEFAULT.bounds.stability, "Largest stability index of the scores."),
-    ):
+def _add_order(parts: Any, order: Order) -> None:
+    """Add a command with a flag a field; only those that are given are in its options, as text."""
+    part = _part(parts, order.name, partial(_tell, order), order.text)
+    for name, field in order.request.model_fields.items():
         part.add_argument(
-            flag, type=kind, default=default, metavar="N", help=f"{text} Default: {default}."
+            f"--{name.replace('_', '-')}",
+            default=argparse.SUPPRESS,
+            type=_list if name == "steps" else str,
+            metavar="VALUE",
+            help=f"{field.description} Default: {_shown(field.default)}.",
+        )
+    if order is START:
+        part.add_argument(
+            "--parity",
+            type=Path,
+            metavar="FILE",
+            help="A bundle's manifest.json: --min-tau-b and --min-overlap-10 are what its parity "
+            f"report has, less {PARITY_LESS}. For the same model in another precision.",
         )
 
 
@@ -130,30 +102,13 @@ def _run(options: dict[str, Any]) -> int:
             return 0
 
 
-def _start(options: dict[str, Any]) -> int:
-    plan = Plan(
-        steps=options["steps"],
-        step_s=options["step_s"],
-        needs=Needs(options["min_requests"], options["min_sampled"]),
-        bounds=_bounds(options),
-    )
-    return _show(Store(options["folder"]).change(partial(ask, plan=plan, now=time())))
-
-
-def _bounds(options: dict[str, Any]) -> Bounds:
-    parity = options["parity"]
-    known = parity_bounds(parity) if parity else DEFAULT.bounds
-    tau_b, overlap_10 = options["min_tau_b"], options["min_overlap_10"]
-    return Bounds(
-        known.tau_b if tau_b is None else tau_b,
-        known.overlap_10 if overlap_10 is None else overlap_10,
-        options["max_psi"],
-    )
-
-
-def _tell(change: Callable[..., Rollout], options: dict[str, Any]) -> int:
-    told: Change = partial(change, reason=options["reason"], now=time())
-    return _show(Store(options["folder"]).change(told))
+def _tell(order: Order, options: dict[str, Any]) -> int:
+    store, parity = Store(options.pop("folder")), options.pop("parity", None)
+    if parity is not None:
+        bounds = parity_bounds(parity)
+        options = {"min_tau_b": bounds.tau_b, "min_overlap_10": bounds.overlap_10, **options}
+    asked = read_flags(order.request, options)
+    return _show(store.change(partial(order.change, **asked.arguments, now=time())))
 
 
 def _status(options: dict[str, Any]) -> int:
@@ -176,17 +131,15 @@ def _part(parts: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser
     return part
 
 
-def _steps(text: str) -> tuple[float, ...]:
-    try:
-        steps = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers") from None
-    if sorted(set(steps)) != [*steps] or steps[0] <= 0 or steps[-1] != 1:
-        raise argparse.ArgumentTypeError("weights rise from above 0 to 1")
-    return steps
+def _list(text: str) -> list[str]:
+    return text.split(",")
+
+
+def _shown(default: Any) -> str:
+    return ",".join(f"{part:g}" for part in default) if isinstance(default, tuple) else default
 
 
 def _positive(text: str) -> float:
     if not 0 < float(text) < 86_400:
-        raise argparse.ArgumentTypeError(f"{text} is no time")
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and below 86400 s")
     return float(text)

@@ -52,6 +52,7 @@ class Rollout(_Record):
             last step alone, a control that was lucky would be held against the canary for ever.
         seen: What the step has shown so far.
         findings: What the guardrails said last.
+        untold: Why replicas could not be told the weight at the last look; empty where they were.
         events: What happened, the newest last.
     """
 
@@ -67,6 +68,7 @@ class Rollout(_Record):
     before: Side = Side()
     seen: Observation = Observation()
     findings: tuple[Finding, ...] = ()
+    untold: str = ""
     events: tuple[Event, ...] = ()
 
     @property
@@ -85,21 +87,32 @@ class Rollout(_Record):
         return self.weight >= 1
 
 
-def ask(rollout: Rollout, plan: Plan, *, now: float) -> Rollout:
+def ask(rollout: Rollout, plan: Plan | None, *, now: float) -> Rollout:
     """Return a rollout that begins with the next canary that is seen, or a held one that goes on.
 
+    Args:
+        rollout: What there is.
+        plan: How it is to go; None for the default, and for one that is held.
+        now: Seconds since 1970.
+
     Raises:
-        WrongStateError: One is going on.
+        WrongStateError: One is going on, or is held and has a plan already.
     """
     if rollout.status in ("asked", "running"):
         raise WrongStateError(f"a rollout is {rollout.status}; roll it back first")
     if rollout.status == "held":
+        if plan is not None:
+            raise WrongStateError(
+                "the rollout is held and goes on by its own plan: start it without one, or roll it "
+                "back first"
+            )
         return _noted(rollout.model_copy(update={"status": "running"}), "resumed", "asked to", now)
     fresh = Rollout(
         status="asked",
-        plan=plan,
+        plan=plan or Plan(),
         canary=rollout.canary,
         generation=rollout.generation,
+        untold=rollout.untold,
         events=rollout.events,
     )
     return _weighed(fresh, 0.0, "asked", "a rollout was asked for", now)

@@ -57,6 +57,8 @@ def _head(rollout: Rollout, now: float) -> Text:
             f"{rollout.stage.looks} looks",
             style="not bold",
         )
+    if rollout.untold:
+        text.append(f"\nreplicas are not told: {rollout.untold}", style="red")
     return text
 
 
