@@ -15,6 +15,7 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from service.api import openapi, problems
 from service.api.admin import Cache, admin_router
+from service.api.decider_admin import DECIDER_REQUESTS, decider_router
 from service.api.guard import Guard, needed_scopes
 from service.api.keys import Keys
 from service.api.middleware import BeginSpan, RecordRequests
@@ -128,12 +129,14 @@ def create_app(
     app.include_router(operations_router(lanes, telemetry=telemetry, info=info))
     if settings.admin:
         loader = Loader(lanes, open_model=open_model, root=settings.bundles_root)
-        parts = rollout_router(lanes, loader), shadow_admin_router(shadow)
+        parts = [rollout_router(lanes, loader), shadow_admin_router(shadow)]
+        if settings.rollout_weights is not None:
+            parts.append(decider_router(settings.rollout_weights))
         caches: dict[str, Cache] = {"tokens": tokens, "scores": scores}
         app.include_router(admin_router(settings, *parts, caches=caches))
     problems.install(app)
     requests = dict.fromkeys(dialect.request for route in ROUTES for dialect in route.dialects)
-    admin = (*ADMIN_REQUESTS, SampleRequest) if settings.admin else ()
+    admin = (*ADMIN_REQUESTS, SampleRequest, *DECIDER_REQUESTS) if settings.admin else ()
     openapi.describe(app, *requests, *admin, max_query_chars=settings.max_query_chars)
     _guard(app, settings, telemetry)
     app.add_middleware(RecordRequests, lanes=lanes, telemetry=telemetry, begin_span=begin_span)

@@ -68,9 +68,9 @@ def request_body(*dialects: Dialect[Any]) -> dict[str, Any]:
     return _body(schema)
 
 
-def json_body(model: type[BaseModel]) -> dict[str, Any]:
+def json_body(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
     """Return the description of a JSON body that the handler reads by itself."""
-    return _body(_reference(model))
+    return _body(_reference(model), required=required)
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -137,8 +137,9 @@ def describe(app: FastAPI, *models: type[BaseModel], max_query_chars: int) -> No
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented extension point
 
 
-def _body(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+def _body(schema: dict[str, Any], *, required: bool = True) -> dict[str, Any]:
+    content = {"application/json": {"schema": schema}}
+    return {"requestBody": {"required": required, "content": content}}
 
 
 def _reference(model: type[BaseModel]) -> dict[str, Any]:

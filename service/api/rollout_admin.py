@@ -168,7 +168,7 @@ def _unloading(lanes: Lanes, loader: Loader, variant: Variant) -> Any:
 
 
 async def read_asked(request: Request, model: type[Body]) -> Body:
-    """Return a request's body.
+    """Return a request's body; one that is empty has no fields.
 
     Raises:
         BodyError: It is too large or too slow.
@@ -177,7 +177,7 @@ async def read_asked(request: Request, model: type[Body]) -> Body:
     held = Held(Intake(max_requests=1, max_bytes=MAX_BODY_BYTES))
     body = await read_body(request, held, max_bytes=MAX_BODY_BYTES, timeout_s=BODY_S)
     try:
-        return model.model_validate_json(body)
+        return model.model_validate_json(body or b"{}")
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         if first["type"] == "json_invalid":

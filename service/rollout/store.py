@@ -35,6 +35,22 @@ class Store:
         self._state = folder / STATE
         self.weights = folder / WEIGHTS
 
+    @classmethod
+    def beside(cls, weights: Path) -> Store:
+        """Return the store whose weights a replica reads.
+
+        Raises:
+            StoreError: The state is elsewhere: the weights are a copy, as a ConfigMap's are.
+        """
+        store, folder = cls(weights.parent), weights.parent
+        copied = weights.exists() or (folder.exists() and not os.access(folder, os.W_OK))
+        if weights.name != WEIGHTS or (copied and not store._state.exists()):
+            raise StoreError(
+                f"{weights} has no {STATE} beside it that it follows from: ask where "
+                "`python -m service rollout run` keeps its folder"
+            )
+        return store
+
     def load(self) -> Rollout:
         """Return the state; that of nothing where there is none yet.
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections import Counter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import monotonic
 
 import httpx
@@ -31,7 +32,13 @@ def main() -> int:
     """Fuzz, print what came of it, and return 0 where nothing was wrong, else 1."""
     options = _options()
     began = monotonic()
-    with service("--bundle", str(options.bundle), *FLAGS) as server:
+    with (
+        TemporaryDirectory(prefix="fuzz-") as folder,
+        service(
+            *("--bundle", str(options.bundle), "--rollout-weights", f"{folder}/weights.json"),
+            *FLAGS,
+        ) as server,
+    ):
         fuzzed = Fuzzed()
         _reach(fuzzed, server, options.seed, int(WARM_UP_SHARE * options.cases))
         before = rss_bytes(server)

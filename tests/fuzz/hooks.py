@@ -75,6 +75,7 @@ def breaks_unwritten_rule(asked: Mapping[str, Any]) -> bool:
         or _repeats_ids(asked.get("candidates") or [])
         or _lacks_rank_fields(asked)
         or _pairs_unevenly(asked)
+        or _falls_or_ends_early(asked.get("steps"))
     )
 
 
@@ -101,6 +102,13 @@ def _pairs_unevenly(asked: Mapping[str, Any]) -> bool:
     )
     many = len(documents) if isinstance(documents, list) else 1
     return isinstance(queries, list) and len(queries) not in (1, many)
+
+
+def _falls_or_ends_early(steps: Any) -> bool:
+    """Return whether these are a rollout's weights and do not rise to 1."""
+    if not isinstance(steps, list) or not all(isinstance(step, int | float) for step in steps):
+        return False
+    return steps != sorted(set(steps)) or steps[-1:] != [1]
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -25,12 +25,14 @@ def test_no_request_makes_the_service_err_or_its_document_lie(
     scopes = '["rank", "metrics", "admin", "variant"]'
     config.write_text(f'keys = [{{name = "all", sha256 = "{digest}", scopes = {scopes}}}]')
     fuzzed = Fuzzed()
-    with running(bundle_path, "--config", str(config), "--admin", "true") as server:
+    weights = ("--rollout-weights", str(tmp_path / "rollout" / "weights.json"))
+    with running(bundle_path, "--config", str(config), "--admin", "true", *weights) as server:
         fuzzed.add(server.url, seed=1, examples=EXAMPLES, key="all")
         assert server.stop() == 0
     assert not fuzzed.failures, "\n".join(fuzzed.failures)
     assert fuzzed.cases > 500
     assert {200, 400, 405, 422} <= {status for _, status in fuzzed.statuses}
+    assert fuzzed.statuses["POST /admin/rollout/start", 200] > 0
     assert [line for line in server.log if line["level"] == "error"] == []
 
 
