@@ -17,6 +17,7 @@ from service.logs import configure_logging
 from service.offline import CandidatesError, check_bundle, rank_file
 from service.ranking.readiness import Readiness
 from service.rollout.command import add_rollout
+from service.rollout.config_map import ConfigMapError
 from service.rollout.orders import OrderError
 from service.rollout.progress import WrongStateError
 from service.rollout.store import StoreError
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 BAD_START = 2
 REFUSALS = (
     *(BundleError, CandidatesError, RuntimeChoiceError, SettingsError, OSError),
-    *(OrderError, StoreError, WrongStateError),
+    *(ConfigMapError, OrderError, StoreError, WrongStateError),
 )
 
 log = logging.getLogger("service")

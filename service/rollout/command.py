@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+import signal
 from functools import partial
 from pathlib import Path
 from time import sleep, time
@@ -12,8 +14,9 @@ from typing import Any
 from rich.console import Console
 
 from service.logs import configure_logging
+from service.rollout.config_map import ConfigMap, KubernetesApi, in_cluster, tell
 from service.rollout.controller import Controller
-from service.rollout.orders import ORDERS, START, Order, read_flags
+from service.rollout.orders import ORDERS, START, Order, OrderError, read_flags
 from service.rollout.parity import PARITY_LESS, parity_bounds
 from service.rollout.progress import Rollout
 from service.rollout.source import InstanceSource, PrometheusSource, Source
@@ -55,6 +58,16 @@ def _add_run(parts: Any) -> None:
     )
     part.add_argument("--key-file", type=Path, metavar="FILE", help="Holds the bearer key for it.")
     part.add_argument(
+        "--config-map",
+        metavar="NAMESPACE/NAME",
+        help="A ConfigMap to hold the text of weights.json too, for the replicas of a cluster.",
+    )
+    part.add_argument(
+        "--kubernetes-api",
+        metavar="URL",
+        help="Where it is, as kubectl proxy has it. By default the cluster's that this runs in.",
+    )
+    part.add_argument(
         "--every-s", type=_positive, default=15.0, metavar="S", help="Time between looks. 15."
     )
 
@@ -89,17 +102,30 @@ def _run(options: dict[str, Any]) -> int:
         source = InstanceSource(options["metrics"], key=key)
     else:
         source = PrometheusSource(options["prometheus"], selector=options["selector"], key=key)
+    config_map = _config_map(options["config_map"], options["kubernetes_api"])
     with store.deciding():
+        # As the first process of a container it would not even end by itself.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         state = store.restore()
         fields = {"status": state.status, "weight": state.weight, "generation": state.generation}
         log.info("deciding", extra={"fields": fields})
         controller = Controller(store, source, clock=time)
         try:
             while True:
-                controller.step()
+                rollout = controller.step()
+                if config_map is not None:
+                    tell(config_map, rollout, store)
                 sleep(options["every_s"])
         except KeyboardInterrupt:
             return 0
+
+
+def _config_map(place: str | None, url: str | None) -> ConfigMap | None:
+    if url is not None and (place is None or not url.startswith(("http://", "https://"))):
+        raise OrderError(f"--kubernetes-api: wants --config-map and an http URL, got {url!r}")
+    if place is None:
+        return None
+    return ConfigMap(place, KubernetesApi(url) if url else in_cluster(os.environ))
 
 
 def _tell(order: Order, options: dict[str, Any]) -> int:

@@ -94,9 +94,11 @@ def instance() -> Iterator[Instance]:
 
 
 @contextlib.contextmanager
-def deciding(folder: Path, url: str, *, every_s: float = 0.01) -> Iterator[subprocess.Popen[str]]:
+def deciding(
+    folder: Path, url: str, *more: str, every_s: float = 0.01
+) -> Iterator[subprocess.Popen[str]]:
     flags = ["--folder", str(folder), "--metrics", url, "--every-s", str(every_s)]
-    command = [sys.executable, "-c", DECIDER, "rollout", "run", *flags]
+    command = [sys.executable, "-c", DECIDER, "rollout", "run", *flags, *more]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         yield process

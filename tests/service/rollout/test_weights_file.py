@@ -1,6 +1,7 @@
 """Replicas and the file that one decider writes."""
 
 import asyncio
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -87,6 +88,47 @@ async def test_a_replica_follows_the_file(
         assert await weight_of(client) == (0.25, 3)
         write(0.0, 8)
         await until((0.0, 8), lambda: weight_of(client))
+
+
+def mount(folder: Path, files: dict[str, str], time: str) -> None:
+    """Put a ConfigMap's files into a volume as a kubelet does: aside, then by one renamed link."""
+    (folder / f"..{time}").mkdir(parents=True)
+    for name, text in files.items():
+        (folder / f"..{time}" / name).write_text(text)
+    old = (folder / "..data").resolve() if (folder / "..data").exists() else None
+    (folder / "..data_tmp").symlink_to(f"..{time}")
+    (folder / "..data_tmp").rename(folder / "..data")
+    for name in files:
+        if not (folder / name).is_symlink():
+            (folder / name).symlink_to(f"..data/{name}")
+    if old is not None:
+        shutil.rmtree(old)
+
+
+async def test_a_replica_follows_a_config_maps_volume(
+    build_app: Callable[..., FastAPI], candidate_path: Path, version: str, tmp_path: Path
+) -> None:
+    volume = tmp_path / "volume"
+
+    def write(weight: float, number: int) -> None:
+        desired = Desired(generation=number, version=version, weight=weight)
+        mount(volume, {"weights.json": desired.model_dump_json()}, time=f"2026_{number}")
+
+    mount(volume, {}, time="2026_0")  # the ConfigMap as it is applied, without data
+    settings: dict[str, Any] = {
+        "canary": candidate_path,
+        "rollout_weights": volume / "weights.json",
+        "admin": True,
+    }
+    async with all_ready(build_app(**settings)) as client:
+        assert await weight_of(client) == (0.0, 0)
+        for weight, number in ((0.05, 3), (0.25, 4), (0.0, 5)):
+            write(weight, number)
+            await until((weight, number), lambda: weight_of(client))
+        assert (await client.get("/admin/rollout")).status_code == 409
+        assert (await client.post("/admin/rollout/rollback")).status_code == 409
+    names = {path.name for path in volume.iterdir()}
+    assert names == {"..2026_5", "..data", "weights.json"}
 
 
 async def _count(client: httpx.AsyncClient, outcome: str, at_least: int = 0) -> float:
