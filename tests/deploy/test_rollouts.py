@@ -36,16 +36,16 @@ def tool(request: pytest.FixtureRequest) -> str:
 def manifests(
     request: pytest.FixtureRequest, tool: str, tmp_path_factory: pytest.TempPathFactory
 ) -> list[Manifest]:
-    return rendered(tmp_path_factory.mktemp(tool), tool, request.param)
+    return rendered(tmp_path_factory.mktemp(tool), request.param, "tracks", tool)
 
 
-def rendered(folder: Path, tool: str, overlay: str) -> list[Manifest]:
-    """Return an overlay with a tool on it, as the documentation says."""
+def rendered(folder: Path, overlay: str, *parts: str) -> list[Manifest]:
+    """Return an overlay with components on it, as the documentation says."""
     kustomization = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "resources": [relpath(DEPLOY / "k8s/overlays" / overlay, folder)],
-        "components": [relpath(ROLLOUTS / part, folder) for part in ("tracks", tool)],
+        "components": [relpath(ROLLOUTS / part, folder) for part in parts],
     }
     (folder / "kustomization.yaml").write_text(json.dumps(kustomization), encoding="utf-8")
     return list(yaml.safe_load_all(run("kubectl", "kustomize", folder)))
@@ -103,7 +103,7 @@ def test_policies_hold_for_pods_of_both_tracks(manifests: list[Manifest]) -> Non
 @real_part
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_rollout_and_not_its_deployment_is_scaled(tmp_path: Path, overlay: str) -> None:
-    manifests = {one["kind"]: one for one in rendered(tmp_path, "argo", overlay)}
+    manifests = {one["kind"]: one for one in rendered(tmp_path, overlay, "tracks", "argo")}
     target = manifests["ScaledObject"]["spec"]["scaleTargetRef"]
     rollout, deployment = manifests["Rollout"], manifests["Deployment"]
     assert (target["kind"], target["name"]) == ("Rollout", rollout["metadata"]["name"])
@@ -115,7 +115,7 @@ def test_rollout_and_not_its_deployment_is_scaled(tmp_path: Path, overlay: str) 
 @real_part
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_flagger_scales_the_primary_by_the_same_queries(tmp_path: Path, overlay: str) -> None:
-    manifests = {one["kind"]: one for one in rendered(tmp_path, "flagger", overlay)}
+    manifests = {one["kind"]: one for one in rendered(tmp_path, overlay, "tracks", "flagger")}
     triggers = manifests["ScaledObject"]["spec"]["triggers"]
     wanted = {trigger["name"]: trigger["metadata"]["query"] for trigger in triggers}
     found = manifests["Canary"]["spec"]["autoscalerRef"]["primaryScalerQueries"]
