@@ -94,7 +94,6 @@ def _add_order(parts: Any, order: Order) -> None:
 
 
 def _run(options: dict[str, Any]) -> int:
-    configure_logging("info")
     store = Store(options["folder"])
     key = options["key_file"].read_text().strip() if options["key_file"] else None
     source: Source
@@ -104,6 +103,7 @@ def _run(options: dict[str, Any]) -> int:
         source = PrometheusSource(options["prometheus"], selector=options["selector"], key=key)
     config_map = _config_map(options["config_map"], options["kubernetes_api"])
     with store.deciding():
+        configure_logging("info")
         # As the first process of a container it would not even end by itself.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         state = store.restore()
