@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+import trustme
 
 from service.__main__ import main
 from service.rollout.config_map import (
@@ -20,7 +21,6 @@ from service.rollout.config_map import (
 )
 from service.rollout.progress import ask, roll_back
 from service.rollout.store import Store
-from tests.deploy.parts import run
 from tests.service.rollout.cluster import (
     PATH,
     PLACE,
@@ -53,24 +53,21 @@ def config_map(cluster: Cluster, account: Path | None = None) -> ConfigMap:
     return ConfigMap(PLACE, KubernetesApi(cluster.url, account, timeout_s=0.5))
 
 
-def account(folder: Path, certificate: Path, token: str) -> Path:
+def account(folder: Path, authority: Path, token: str) -> Path:
     """Return a folder as a pod has it."""
     folder.mkdir(exist_ok=True)
-    (folder / "ca.crt").write_bytes(certificate.read_bytes())
+    (folder / "ca.crt").write_bytes(authority.read_bytes())
     (folder / "token").write_text(f"{token}\n")
     return folder
 
 
-def certificate(folder: Path, name: str) -> Path:
-    """Return a file with a new certificate for loopback and its key."""
-    made = folder / f"{name}.pem"
-    subject = ["-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1"]
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc"]
-    parts = [folder / f"{name}.key", folder / f"{name}.crt"]
-    files = ["-keyout", str(parts[0]), "-out", str(parts[1]), "-days", "2"]
-    run("openssl", "req", "-x509", *key, *subject, *files)
-    made.write_bytes(b"".join(part.read_bytes() for part in parts))
-    return made
+def certificates(folder: Path, name: str) -> tuple[Path, Path]:
+    """Return the files of a new authority and of a server on loopback with its key."""
+    authority, server = folder / f"{name}.crt", folder / f"{name}.pem"
+    made = trustme.CA()
+    made.cert_pem.write_to_path(str(authority))
+    made.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(server))
+    return authority, server
 
 
 def test_a_text_is_written_once_and_again_where_others_changed_it(cluster: Cluster) -> None:
@@ -94,12 +91,11 @@ def test_a_path_before_the_api_is_kept(cluster: Cluster) -> None:
     assert [path for _, path, _ in cluster.asked] == [f"/clusters/one{PATH}"]
 
 
-@pytest.mark.real_part  # openssl
 def test_in_a_cluster_the_server_is_checked_and_each_request_has_the_token_of_then(
     tmp_path: Path,
 ) -> None:
-    own, other = certificate(tmp_path, "own"), certificate(tmp_path, "other")
-    with running_cluster(own) as cluster:
+    (own, server), (other, _) = certificates(tmp_path, "own"), certificates(tmp_path, "other")
+    with running_cluster(server) as cluster:
         cluster.bearer = "one"
         folder = account(tmp_path / "account", own, "one")
         found = config_map(cluster, folder)
