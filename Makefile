@@ -25,7 +25,7 @@ check:  ## Run every check and test in the environment `make test` has made
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 compat: .venv-loadtest/.ready  ## Try every rerank client against a service; COMPAT="--only cohere"
 	.venv-loadtest/bin/python -m tests.compat $(COMPAT)

@@ -8,14 +8,15 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if "PYTEST_XDIST_WORKER" in os.environ:  # two workers whose torch takes two threads each get slower
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-SKIPPED_PARTS = pytest.StashKey[list[str]]()
+SKIPPED_PART = "skipped real part"
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_configure() -> None:
     # A job in the background ignores Ctrl-C, and so would every process it starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    config.stash[SKIPPED_PARTS] = []
 
 
 @pytest.hookimpl(wrapper=True)
@@ -26,18 +27,23 @@ def pytest_runtest_makereport(
     report = yield
     if item.get_closest_marker("real_part") and report.skipped and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
-        item.config.stash[SKIPPED_PARTS].append(f"{item.nodeid}: {reason}")
+        report.user_properties.append((SKIPPED_PART, reason))
         if os.environ.get("CI") == "true":
             report.outcome = "failed"
             report.longrepr = f"a real part is missing under CI=true: {reason}"
     return report
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """List the real parts this run went without."""
-    if config.stash[SKIPPED_PARTS]:
+    lines = [
+        f"{report.nodeid}: {value}"
+        for outcome in ("skipped", "failed")
+        for report in terminalreporter.getreports(outcome)
+        for name, value in getattr(report, "user_properties", ())
+        if name == SKIPPED_PART
+    ]
+    if lines:
         terminalreporter.section("real parts skipped")
-        for line in config.stash[SKIPPED_PARTS]:
-            terminalreporter.line(line)
+    for line in lines:
+        terminalreporter.line(line)
