@@ -16,7 +16,7 @@ from training.pipeline.comparison import Comparison, Measured, compare_arms
 from training.pipeline.recipe import Figure
 from training.pipeline.table import table
 from training.recipe import EvaluatedSet, RecipePart
-from training.systems import load_systems
+from training.systems import load_system
 
 Printed = Mapping[str, tuple[float, ...]]
 """PNR and nDCG@5 by row; nothing of a row that is not printed."""
@@ -69,6 +69,9 @@ class TableRecipe(RecipePart):
         names = [row.row for row in self.rows]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"row {twice[0]!r} is there twice; list its models together")
+        paths = [str(path) for row in self.rows for path in row.models]
+        if twice := sorted({path for path in paths if paths.count(path) > 1}):
+            raise ValueError(f"model {twice[0]!r} is there twice")
         return self
 
 
@@ -83,13 +86,11 @@ def write_tables(recipe: TableRecipe, *, data: Path, json_to: Path | None = None
     Raises:
         RecipeError: A set or a system cannot be read.
     """
-    systems = load_systems([path for row in recipe.rows for path in row.models])
+    sets = [read_judged_queries(source, data) for source in recipe.sets]
+    rows = {row.row: [_scores(path, sets) for path in row.models] for row in recipe.rows}
     found = {}
-    for source in recipe.sets:
-        judged = read_judged_queries(source, data)
-        left = iter([judged.score(system) for system in systems])
-        scored = {row.row: [next(left) for _ in row.models] for row in recipe.rows}
-        compared = measure(scored)
+    for place, judged in enumerate(sets):
+        compared = measure({name: [one[place] for one in runs] for name, runs in rows.items()})
         print(_section(judged, compared, recipe), flush=True)
         found[judged.name] = {
             name: {figure: _plain(one) for figure, one in figures.items()}
@@ -106,6 +107,12 @@ def measure(scored: Mapping[str, Sequence[Sequence[JudgedScores]]]) -> Compariso
         scored: Each run's scores of the same queries in the same order, by row.
     """
     return compare_arms(scored, FIGURES, baseline="", gain="linear", relevant_from=1)
+
+
+def _scores(path: Path, sets: Sequence[JudgedQueries]) -> list[list[JudgedScores]]:
+    """Return a system's scores of each set; of large ones no two are in memory at a time."""
+    system = load_system(path)
+    return [judged.score(system) for judged in sets]
 
 
 def _section(judged: JudgedQueries, compared: Comparison, recipe: TableRecipe) -> str:

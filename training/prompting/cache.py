@@ -16,7 +16,7 @@ TABLE = "CREATE TABLE IF NOT EXISTS answers (question BLOB PRIMARY KEY, answer T
 
 
 class Cached:
-    """A language model whose answers are kept; each is on disk before the next is waited for."""
+    """A language model whose answers are kept, each as soon as it is there."""
 
     def __init__(self, model: LanguageModel, path: Path) -> None:
         """Open a file of answers, or begin one.
@@ -34,26 +34,26 @@ class Cached:
         except (OSError, sqlite3.Error) as error:
             raise RecipeError(f"{path}: no file of answers: {error}") from None
 
-    def ask(self, questions: Sequence[Question]) -> Iterator[Answer]:
-        """Yield the answers in the questions' order; equal questions are asked once.
+    def ask(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer]]:
+        """Yield each answer, behind its question's place; equal questions are asked once.
 
         Raises:
             AnswerError: There is none to a question that was not asked before.
         """
-        keys = [self._key(question) for question in questions]
-        found = {key: answer for key in set(keys) if (answer := self._find(key)) is not None}
-        new = {
-            key: question for key, question in zip(keys, questions, strict=True) if key not in found
-        }
-        answers = self._model.ask(list(new.values()))
-        places = iter(new)
-        for key in keys:
-            while key not in found:
-                given = next(places)
-                found[given] = next(answers)
-                self._keep(given, found[given])
-            yield found[key]
-            found[key] = replace(found[key], cached=True)
+        places: dict[bytes, list[int]] = {}
+        for place, question in enumerate(questions):
+            places.setdefault(self._key(question), []).append(place)
+        new = []
+        for key, mine in places.items():
+            if (known := self._find(key)) is None:
+                new.append(key)
+            else:
+                yield from ((place, known) for place in mine)
+        for number, answer in self._model.ask([questions[places[key][0]] for key in new]):
+            self._keep(new[number], answer)
+            first, *others = places[new[number]]
+            yield first, answer
+            yield from ((place, replace(answer, cached=True)) for place in others)
 
     def _key(self, question: Question) -> bytes:
         return hashlib.sha256(f"{self.name}\n{question!r}".encode()).digest()

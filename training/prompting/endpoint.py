@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 from service.scorers.json_client import JsonClient, RemoteError
@@ -32,17 +33,26 @@ class EndpointModel:
             timeout_s=recipe.timeout_s,
         )
 
-    def ask(self, questions: Sequence[Question]) -> Iterator[Answer]:
-        """Yield the answers in the questions' order.
+    def ask(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer]]:
+        """Yield each answer, behind its question's place, as soon as it is there.
 
         Raises:
             AnswerError: The server refuses, fails for long, or answers with something else.
         """
         threads = ThreadPoolExecutor(self._recipe.connections)
+        left = {threads.submit(self._answer, one): place for place, one in enumerate(questions)}
+        failure = None
         try:
-            yield from threads.map(self._answer, questions)
+            for found in as_completed(left):
+                if failure := found.exception():
+                    break
+                yield left.pop(found), found.result()
         finally:
             threads.shutdown(cancel_futures=True)
+        if failure:  # what was asked meanwhile has its price, too
+            done = (found for found in left if not found.cancelled() and not found.exception())
+            yield from ((left[found], found.result()) for found in done)
+            raise failure
 
     def _answer(self, question: Question) -> Answer:
         api = "completions" if isinstance(question, Continue) else self._recipe.api
@@ -96,13 +106,19 @@ def _read(question: Question, api: str, answer: Mapping[str, Any]) -> Answer:
     return Answer("", _chosen(_top(choice["logprobs"], api), question.choices), *tokens)
 
 
+def _finite(log: float) -> float:
+    if not math.isfinite(log):
+        raise ValueError(f"log p of {log}")
+    return log
+
+
 def _top(logprobs: Mapping[str, Any], api: str) -> dict[str, float]:
     """Return log p of the likeliest first tokens; of those that read alike, the likelier's."""
     if api == "chat":
         first = logprobs["content"][0]["top_logprobs"]
-        found = [(one["token"], float(one["logprob"])) for one in first]
+        found = [(one["token"], _finite(float(one["logprob"]))) for one in first]
     else:
-        found = [(token, float(log)) for token, log in logprobs["top_logprobs"][0].items()]
+        found = [(token, _finite(float(log))) for token, log in logprobs["top_logprobs"][0].items()]
     likely: dict[str, float] = {}
     for token, log in sorted(found, key=lambda one: one[1]):
         likely[_word(token)] = log
@@ -132,5 +148,5 @@ def _echoed(logprobs: Mapping[str, Any], text: str, read: int) -> float:
     offsets = [*logprobs["text_offset"], logprobs["text_offset"][-1] + len(tokens[-1])]
     ends = offsets[1 : read + 1]
     start = ends[-1] - len(text)
-    mine = [float(log) for log, end in zip(logs, ends, strict=True) if end > start]
+    mine = [_finite(float(log)) for log, end in zip(logs, ends, strict=True) if end > start]
     return sum(mine) / len(mine)

@@ -51,8 +51,8 @@ class LocalModel:
         self._longest = getattr(model.config, "max_position_embeddings", None)
 
     @torch.inference_mode()
-    def ask(self, questions: Sequence[Question]) -> Iterator[Answer]:
-        """Yield the answers in the questions' order.
+    def ask(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer]]:
+        """Yield each answer, behind its question's place.
 
         Raises:
             AnswerError: A question is longer than the model can read.
@@ -62,7 +62,8 @@ class LocalModel:
             writes = [question for question in chunk if isinstance(question, Write)]
             others = [question for question in chunk if not isinstance(question, Write)]
             written, weighed = iter(self._write(writes)), iter(self._weigh(others))
-            yield from [next(written if isinstance(one, Write) else weighed) for one in chunk]
+            answers = [next(written if isinstance(one, Write) else weighed) for one in chunk]
+            yield from enumerate(answers, start)
 
     def _write(self, questions: Sequence[Write]) -> list[Answer]:
         prompts = [self._ids.asked(question.prompt) for question in questions]
@@ -95,14 +96,14 @@ class LocalModel:
 
     def _rows(self, question: Choose | Continue) -> list[Row]:
         if isinstance(question, Continue):
-            return [(self._ids.plain(question.prompt), self._ids.inner(question.text))]
+            return [self._ids.continued(question.prompt, question.text)]
         prompt = self._ids.asked(question.prompt)
         return [(prompt, tail) for tails in self._ids.choices(question.choices) for tail in tails]
 
     def _weighed(self, question: Choose | Continue, logs: Iterator[Tensor]) -> Answer:
         if isinstance(question, Continue):
-            read = len(self._ids.plain(question.prompt)) + len(self._ids.inner(question.text))
-            return Answer("", (float(next(logs).mean()),), read)
+            given, wanted = self._ids.continued(question.prompt, question.text)
+            return Answer("", (float(next(logs).mean()),), len(given) + len(wanted))
         found = []
         for tails in self._ids.choices(question.choices):
             ways = torch.stack([next(logs).sum() for _ in tails])  # [W]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,16 +26,29 @@ class PromptIds:
         more = ends if isinstance(ends, list) else [ends]
         self.ends = sorted({one for one in (tokenizer.eos_token_id, *more) if one is not None})
         self.pad: int = tokenizer.pad_token_id or 0  # masked, so that any id will do
+        bos = tokenizer.bos_token_id
+        self._start = [] if bos is None else [bos]
         self._before, self._after = self._frame()
 
     def asked(self, prompt: str) -> list[int]:
         """Return a prompt's ids, framed as the model expects to be asked."""
         return [*self._before, *self.inner(prompt), *self._after]
 
-    def plain(self, text: str) -> list[int]:
-        """Return the ids of a text that begins a document, without a template."""
-        bos = self._tokenizer.bos_token_id
-        return [*([] if bos is None else [bos]), *self.inner(text)]
+    def continued(self, prompt: str, text: str) -> tuple[list[int], list[int]]:
+        """Return the ids of a prompt and of the text after it, cut where the text begins.
+
+        Both are read as one: many tokenizers put a blank before whatever they are given, and the
+        text alone would begin with two. A token that begins before the text and ends in it counts.
+        """
+        found = self._tokenizer(
+            prompt + text,
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_offsets_mapping=True,
+        )
+        ids, ends = found["input_ids"], [end for _, end in found["offset_mapping"]]
+        start = bisect_right(ends, len(prompt))
+        return [*self._start, *ids[:start]], ids[start:]
 
     def inner(self, text: str) -> list[int]:
         """Return a text's ids and nothing else."""
@@ -63,7 +77,7 @@ class PromptIds:
     def _frame(self) -> tuple[list[int], list[int]]:
         """Return the ids before and after a question."""
         if self._tokenizer.chat_template is None:
-            return self.plain(""), []
+            return self._start, []
         message = [{"role": "user", "content": MARK}]
         whole = self._tokenizer.apply_chat_template(
             message, tokenize=False, add_generation_prompt=True

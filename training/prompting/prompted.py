@@ -55,20 +55,24 @@ class Prompted:
         return document_ids(example), scores
 
     def score_all(self, examples: Sequence[RankingExample]) -> Iterator[Floats]:
-        """Yield each example's scores, in the candidates' order; says what it took at the end.
+        """Yield each example's scores, in the candidates' order; says at the end what it took.
+
+        It is said of a run that fails as well: what was answered by then has been paid for.
 
         Raises:
             AnswerError: The language model does not answer.
         """
         first = Bm25().over(examples) if self.recipe.order == "bm25" else None
         alike = 0
-        for start in range(0, len(examples), QUERIES_AT_ONCE):
-            chunk = examples[start : start + QUERIES_AT_ONCE]
-            found = answered(together([self._ranked(one, first) for one in chunk]), self.model)
-            alike += sum(len(scores) > 1 and np.ptp(scores) == 0 for scores in found)
-            yield from found
-        more = f"; {alike} of {len(examples)} queries without any order" if alike else ""
-        tqdm.write(f"{self.name}: {self.model}{more}")
+        try:
+            for start in range(0, len(examples), QUERIES_AT_ONCE):
+                chunk = examples[start : start + QUERIES_AT_ONCE]
+                found = answered(together([self._ranked(one, first) for one in chunk]), self.model)
+                alike += sum(len(scores) > 1 and np.ptp(scores) == 0 for scores in found)
+                yield from found
+        finally:
+            more = f"; {alike} of {len(examples)} queries without any order" if alike else ""
+            tqdm.write(f"{self.name}: {self.model}{more}")
 
     def _ranked(self, example: RankingExample, first: Bm25 | None) -> Steps[Floats]:
         """Rank an example's documents in their first order, and return scores in their own."""
@@ -116,4 +120,6 @@ class PromptedTeacher:
         Raises:
             AnswerError: The language model does not answer.
         """
-        return [scores.astype(np.float32) for scores in self._prompted.score_all(examples)]
+        scores = self._prompted.score_all(examples)
+        bar = tqdm(scores, total=len(examples), desc="asking", unit="query", leave=False)
+        return [found.astype(np.float32) for found in bar]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -80,10 +80,15 @@ class LanguageModel(Protocol):
     name: str
     """Tells its answers from another model's."""
 
-    def ask(self, questions: Sequence[Question]) -> Iterator[Answer]:
-        """Yield the answers in the questions' order, each as soon as it and those before are there.
+    def ask(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer]]:
+        """Yield each answer, behind its question's place, as soon as it is there.
 
         Raises:
-            AnswerError: There is none.
+            AnswerError: There is none; those that there are were yielded before.
         """
         ...
+
+
+def in_order(answers: Iterable[tuple[int, Answer]]) -> list[Answer]:
+    """Return answers in the order of their places."""
+    return [answer for _, answer in sorted(answers, key=lambda found: found[0])]

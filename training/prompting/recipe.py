@@ -94,6 +94,6 @@ class PromptingRecipe(RecipePart):
         return self
 
     def digest(self) -> bytes:
-        """Return a digest of what decides its scores."""
-        fields = self.model_dump(mode="json", exclude={"cache"})
+        """Return a digest of what decides its scores; how fast a model is asked does not."""
+        fields = self.model_dump(mode="json", exclude={"cache", "model"})
         return (json.dumps(fields, sort_keys=True) + self.model.identity()).encode()

@@ -27,20 +27,20 @@ class Counted:
         self._prices = prices
         self._asked = self._cached = self._read = self._written = 0
 
-    def ask(self, questions: Sequence[Question]) -> Iterator[Answer]:
-        """Yield the answers in the questions' order.
+    def ask(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer]]:
+        """Yield each answer, behind its question's place.
 
         Raises:
             AnswerError: There is none.
         """
-        for answer in self._model.ask(questions):
+        for place, answer in self._model.ask(questions):
             if answer.cached:
                 self._cached += 1
             else:
                 self._asked += 1
                 self._read += answer.prompt_tokens
                 self._written += answer.completion_tokens
-            yield answer
+            yield place, answer
 
     @property
     def cost(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import TypeVar
 
-from training.prompting.question import Answer, LanguageModel, Question
+from training.prompting.question import Answer, LanguageModel, Question, in_order
 
 Result = TypeVar("Result")
 
@@ -43,7 +43,7 @@ def answered(steps: Steps[Result], model: LanguageModel) -> Result:
     try:
         questions = next(steps)
         while True:
-            questions = steps.send(list(model.ask(questions)))
+            questions = steps.send(in_order(model.ask(questions)))
     except StopIteration as end:
         result: Result = end.value
         return result

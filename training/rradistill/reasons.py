@@ -13,7 +13,7 @@ from service.contract.types import Candidate, RankingExample
 from training.data import LabelFolder
 from training.figures import document_ids
 from training.lines import read_lines
-from training.prompting.question import LanguageModel, Write
+from training.prompting.question import LanguageModel, Write, in_order
 from training.prompting.speakers import open_speaker
 from training.recipe import RecipeError
 from training.rradistill.recipes import ReasonsRecipe
@@ -39,7 +39,8 @@ Reasons = dict[tuple[str, str], str]
 def reasons(recipe: ReasonsRecipe, *, data: Path, out: Path, restart: bool = False) -> Path:
     """Write a reason for each label to `out/<recipe name>` and return the folder.
 
-    A run that was stopped goes on from the answers in the recipe's cache.
+    Nothing is asked of queries whose labels are all alike, which teach nothing. A run that was
+    stopped goes on from the answers in the recipe's cache.
 
     Args:
         recipe: Labels and language model.
@@ -68,12 +69,14 @@ def reasons(recipe: ReasonsRecipe, *, data: Path, out: Path, restart: bool = Fal
     examples = LabelFolder(recipe.labels)
     model = open_speaker(recipe.model, recipe.cache)
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [
-        row for example in tqdm(examples, unit="query") for row in _rows(example, model, recipe)
-    ]
+    try:
+        rows = [
+            row for example in tqdm(examples, unit="query") for row in _rows(example, model, recipe)
+        ]
+    finally:  # what was answered has been paid for
+        tqdm.write(f"{recipe.name}: {model}")
     write_whole(folder / REASONS, "".join(f"{json.dumps(row)}\n" for row in rows).encode())
     write_json(folder / DONE, dict(told))
-    tqdm.write(f"{recipe.name}: {model}")
     return folder
 
 
@@ -96,14 +99,17 @@ def read_reasons(folder: Path) -> Reasons:
 def _rows(
     example: RankingExample, model: LanguageModel, recipe: ReasonsRecipe
 ) -> Iterator[dict[str, str]]:
+    scores = _scores(example)
+    if len(set(scores)) < 2:
+        return
     questions = [
         Write(
             _prompt(example.query, candidate, score >= recipe.yes_from, recipe),
             recipe.reason_tokens,
         )
-        for candidate, score in zip(example.candidates, _scores(example), strict=True)
+        for candidate, score in zip(example.candidates, scores, strict=True)
     ]
-    for name, answer in zip(document_ids(example), model.ask(questions), strict=True):
+    for name, answer in zip(document_ids(example), in_order(model.ask(questions)), strict=True):
         reason = " ".join(answer.text.split())
         yield {"query_id": example.query_id, "document_id": name, "reason": reason}
 

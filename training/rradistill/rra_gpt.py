@@ -71,9 +71,10 @@ def read_labelled(
     """Return the training queries whose labels differ, with what is to be written of each document.
 
     Raises:
-        RecipeError: A source cannot be read, or no query has two labels.
+        RecipeError: A source cannot be read, no query has two labels, or there are reasons and
+            none is of a document that is taught.
     """
-    queries = []
+    queries, explained = [], 0
     for source in recipe.train:
         for example in open_source(source, data):
             labels = np.array(example.teacher_scores, dtype=np.float32)
@@ -83,8 +84,11 @@ def read_labelled(
             answers = DocumentIds.of(_answers(example, recipe, encoder, reasons))
             query = encoder.encode_query(example.query)
             queries.append(TaughtQuery(query, documents, labels, 1, answers))
+            explained += sum((example.query_id, name) in reasons for name in document_ids(example))
     if not queries:
         raise RecipeError("no training query has two labels")
+    if reasons and not explained:
+        raise RecipeError(f"{recipe.reasons} has reasons of other labels: none is of a document")
     return queries
 
 

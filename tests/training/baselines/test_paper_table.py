@@ -82,9 +82,17 @@ def test_each_row_has_the_printed_figures_and_ours(
     assert f"{hybrid['ndcg_at_5']['value']:.4f} [" in rows["Hybrid-loss"][6]
 
 
-def test_a_row_that_comes_twice_is_refused(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("RRA-GPT", "Hybrid-loss", "row 'Hybrid-loss' is there twice"),
+        ("two.run", "one.run", "one.run' is there twice"),
+    ],
+)
+def test_what_comes_twice_is_refused(
+    old: str, new: str, message: str, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = data / "rows.toml"
-    text = path.read_text(encoding="utf-8").replace("RRA-GPT", "Hybrid-loss")
-    path.write_text(text, encoding="utf-8")
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
     assert main(["tables", str(path), "--data", str(data)]) == 2
-    assert "row 'Hybrid-loss' is there twice" in capsys.readouterr().err
+    assert message in capsys.readouterr().err

@@ -13,7 +13,7 @@ from tests.json_server import Reply
 from tests.training.prompting.openai_server import Server, echoed, likely, said
 from training.prompting.cache import Cached
 from training.prompting.endpoint import EndpointModel
-from training.prompting.question import AnswerError, Choose, Continue, Write
+from training.prompting.question import AnswerError, Choose, Continue, Write, in_order
 from training.prompting.recipe import Endpoint
 from training.prompting.speakers import Counted
 from training.recipe import RecipeError
@@ -41,7 +41,7 @@ def test_a_busy_server_is_asked_again_with_the_key(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("SOME_KEY", "k1")
     server = in_turn(BUSY, (503, {"retry-after-ms": "1"}, b"gone"), said("hello"))
     with server.run() as url:
-        (answer,) = endpoint(url, key_variable="SOME_KEY").ask([Write("hi", 5)])
+        ((_, answer),) = endpoint(url, key_variable="SOME_KEY").ask([Write("hi", 5)])
     assert (answer.text, answer.prompt_tokens, answer.completion_tokens) == ("hello", 7, 3)
     assert len(server.asked) == 3
     path, headers, body = server.asked[-1]
@@ -62,7 +62,7 @@ def test_a_server_that_is_too_slow_is_asked_again() -> None:
 
     server = Server(answer)
     with server.run() as url:
-        (found,) = endpoint(url, timeout_s=0.3).ask([Write("hi", 5)])
+        ((_, found),) = endpoint(url, timeout_s=0.3).ask([Write("hi", 5)])
         held.set()
     assert found.text == "at last"
 
@@ -89,6 +89,8 @@ def test_a_refusal_is_told_at_once_with_what_the_server_says() -> None:
         (Write("hi", 5), {"choices": ["x"], "usage": 3}),
         (Choose("hi", ("Yes", "No")), said("Yes")[2]),
         (Choose("hi", ("Yes", "No")), likely()[2]),
+        (Choose("hi", ("Yes", "No")), likely(Yes=-0.1, No=float("nan"))[2]),
+        (Choose("hi", ("Yes", "No")), likely(Yes=-0.1, No=float("-inf"))[2]),
         (Continue("a", " b"), said("Yes")[2]),
         (Continue("a", " b"), echoed(["a", " b", "!"], [None, None, -1.0], 2)[2]),
         (Continue("a", " b"), echoed([], [], 2)[2]),
@@ -105,14 +107,14 @@ def test_garbage_is_an_error_of_its_own_that_names_the_server(
 def test_a_model_that_says_nothing_has_said_nothing() -> None:
     server = in_turn(said(None))
     with server.run() as url:
-        (answer,) = endpoint(url).ask([Write("hi", 5)])
+        ((_, answer),) = endpoint(url).ask([Write("hi", 5)])
     assert answer.text == ""
 
 
 def test_choices_are_weighed_whatever_their_blanks_and_case() -> None:
     server = in_turn(likely(**{" yes": -0.5, "Yes": -1.5, "no": -2.0, "Nope": -7.0}))
     with server.run() as url:
-        (answer,) = endpoint(url).ask([Choose("hi", ("Yes", "No"))])
+        ((_, answer),) = endpoint(url).ask([Choose("hi", ("Yes", "No"))])
     assert answer.logs == (-0.5, -2.0)
     assert server.asked[0][2]["top_logprobs"] == 20
 
@@ -120,7 +122,7 @@ def test_choices_are_weighed_whatever_their_blanks_and_case() -> None:
 def test_a_choice_that_is_not_among_the_likeliest_gets_the_least_of_these() -> None:
     server = in_turn(likely(Yes=-0.5, Maybe=-4.0))
     with server.run() as url:
-        (answer,) = endpoint(url).ask([Choose("hi", ("Yes", "No"))])
+        ((_, answer),) = endpoint(url).ask([Choose("hi", ("Yes", "No"))])
     assert answer.logs == (-0.5, -4.0)
 
 
@@ -129,7 +131,7 @@ def test_the_older_api_tells_the_likeliest_tokens_as_a_table() -> None:
     answer = {"choices": [{"text": " A", "logprobs": logprobs}]}
     server = in_turn((200, {}, answer))
     with server.run() as url:
-        (found,) = endpoint(url, api="completions").ask([Choose("hi", ("A", "B"))])
+        ((_, found),) = endpoint(url, api="completions").ask([Choose("hi", ("A", "B"))])
     assert found.logs == (-0.25, -1.5)
     assert server.asked[0][0] == "/v1/completions"
 
@@ -140,7 +142,7 @@ def test_only_the_texts_own_tokens_are_weighed(start: list[str]) -> None:
     logs = [None, *[-5.0] * len(start), -5.0, -1.0, -2.0, -9.0]
     server = in_turn(echoed(tokens, logs, len(tokens) - 1))
     with server.run() as url:
-        (answer,) = endpoint(url).ask([Continue("doc:", " boil water")])
+        ((_, answer),) = endpoint(url).ask([Continue("doc:", " boil water")])
     assert answer.logs == (-1.5,)
     body = server.asked[0][2]
     assert (body["prompt"], body["echo"], body["max_tokens"]) == ("doc: boil water", True, 1)
@@ -156,7 +158,7 @@ def test_questions_run_side_by_side_within_the_limit_and_answers_keep_their_orde
     server = Server(answer)
     with server.run() as url:
         questions = [Write(letter, 5) for letter in "abcdef"]
-        answers = [*endpoint(url, connections=3).ask(questions)]
+        answers = in_order(endpoint(url, connections=3).ask(questions))
     assert [answer.text for answer in answers] == list("ABCDEF")
     assert server.busiest == 3
 
@@ -174,7 +176,7 @@ def test_answers_are_kept_over_runs_and_the_cost_is_of_new_ones(tmp_path: Path) 
         model = endpoint(url, connections=1)
         model.name = name  # the port is another, the server the same
         counted = Counted(Cached(model, tmp_path / "answers.sqlite"), (2.0, 8.0))
-        assert [answer.text for answer in counted.ask(questions)] == ["A", "B", "A"]
+        assert [answer.text for answer in in_order(counted.ask(questions))] == ["A", "B", "A"]
     assert len(second.asked) == 1
     assert counted.cost == pytest.approx((2.0 * 1000 + 8.0 * 500) / 1e6)
     assert str(counted) == (
@@ -182,12 +184,35 @@ def test_answers_are_kept_over_runs_and_the_cost_is_of_new_ones(tmp_path: Path) 
     )
 
 
+def test_what_was_answered_is_kept_though_an_earlier_question_fails(tmp_path: Path) -> None:
+    answered = threading.Semaphore(0)
+
+    def answer(path: str, body: dict[str, Any]) -> Reply:
+        text = body["messages"][0]["content"]
+        if text == "a":  # fails when the two after it have been answered
+            assert answered.acquire(timeout=5)
+            assert answered.acquire(timeout=5)
+            return 400, {}, {"error": {"message": "no"}}
+        answered.release()
+        return said(text.upper())
+
+    server = Server(answer)
+    with server.run() as url:
+        cached = Cached(endpoint(url, connections=3), tmp_path / "answers.sqlite")
+        with pytest.raises(AnswerError, match="no"):
+            list(cached.ask([Write(text, 5) for text in "abc"]))
+        before = len(server.asked)
+        kept = in_order(cached.ask([Write(text, 5) for text in "cb"]))
+    assert [(one.text, one.cached) for one in kept] == [("C", True), ("B", True)]
+    assert len(server.asked) == before == 3
+
+
 def test_another_models_answers_are_not_taken(tmp_path: Path) -> None:
     server = in_turn(said("A"), said("other"))
     with server.run() as url:
         for name, expected in (("m", "A"), ("n", "other")):
             cached = Cached(endpoint(url, model=name), tmp_path / "answers.sqlite")
-            (answer,) = cached.ask([Write("a", 5)])
+            ((_, answer),) = cached.ask([Write("a", 5)])
             assert answer.text == expected
 
 

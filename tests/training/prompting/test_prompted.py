@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.json_server import Reply
 from tests.training.decoders import NOUNS, tiny_mistral, write_nouns_set
 from tests.training.prompting.openai_server import Server, oracle
 from training.__main__ import main
@@ -101,7 +103,9 @@ def test_the_first_order_is_the_retrievers_or_the_datas(data: Path, tmp_path: Pa
     assert example.query.split()[0] in first[0]
 
 
-def test_labels_of_another_prompt_are_refused(data: Path, tmp_path: Path) -> None:
+def test_labels_of_another_prompt_are_refused_and_another_pace_goes_on(
+    data: Path, tmp_path: Path
+) -> None:
     server = Server(oracle)
     with server.run() as url:
         model = f'kind = "endpoint"\nurl = "{url}"\nmodel = "m"\n'
@@ -110,8 +114,29 @@ def test_labels_of_another_prompt_are_refused(data: Path, tmp_path: Path) -> Non
         recipe.write_text(LABELS.format(name="labels", teacher=path), encoding="utf-8")
         arguments = ["label", str(recipe), "--data", str(data), "--out", str(tmp_path)]
         assert main(arguments) == 0
+        slower = f"{model}connections = 1\nrequests_per_s = 50\nprompt_price = 2.5\n"
+        write_prompting(tmp_path, "tiers", slower)
+        assert main(arguments) == 0
         write_prompting(tmp_path, "tiers", model, shown=2)
         assert main(arguments) == 2
+
+
+def test_a_run_that_fails_says_what_it_took(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = iter(range(5))
+
+    def answer(path: str, body: dict[str, Any]) -> Reply:
+        return oracle(path, body) if next(left, None) is not None else (400, {}, b"no more")
+
+    with Server(answer).run() as url:
+        model = f'kind = "endpoint"\nurl = "{url}"\nmodel = "m"\nconnections = 1\n'
+        path = write_prompting(tmp_path, "yes-no", model)
+        arguments = ["evaluate", str(data / "sets.toml"), "--data", str(data)]
+        assert main([*arguments, "--model", str(path)]) == 2
+    found = capsys.readouterr()
+    assert "5 questions asked, 0 answered before; tokens 35 read, 5 written" in found.out
+    assert "no more" in found.err
 
 
 def test_a_step_over_its_window_is_refused(
