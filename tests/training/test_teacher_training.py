@@ -253,12 +253,23 @@ def test_two_processes_train_as_one_does(task: Path) -> None:
     distilled = student | {"train": [{"teacher": "grades", "source": source}]}
     narrow = student["student"] | {"base": str(tiny_base(task / "narrow", layers=1, hidden=32))}
     by_layers = {"teacher": str(student_of(task)["base"]), "train": [source], "student": narrow}
+    decoder = sft_recipe(task / "base", epochs=1, groups_per_step=7, groups_per_call=2)
+    labels = {"name": "graded", "teacher": str(task / "nouns" / "qrels.tsv")}
+    recipe = toml(task / "graded.toml", labels | {"teacher_kind": "scores", "sources": [source]})
+    assert main(["label", str(recipe), "--data", str(task), "--out", str(task)]) == 0
+    tiers = {"name": "rra_gpt", "train": [{"kind": "labels", "path": str(task / "graded")}]}
     stages = {
         "cpt": cpt_recipe(task / "base", steps=4, rows_per_step=5, rows_per_call=2),
-        "sft": sft_recipe(task / "base", epochs=1, groups_per_step=7, groups_per_call=2),
+        "sft": decoder,
+        "sft-mean": decoder | {"name": "sft-mean", "scorer": "mean"},
+        "sft-likelihood": decoder | {"name": "sft-likelihood", "scorer": "likelihood"},
+        "rra_gpt": decoder | tiers,
         "distill": distilled,
         "distill-terms": distilled | {"name": "distill-terms", "term_control": {"weight": 1.0}},
         "layerwise": student | {"name": "layerwise"} | by_layers,
+        "layerwise-attention": student
+        | {"name": "layerwise-attention", "hidden": 0.0, "embedding": 0.0, "score": 0.0}
+        | by_layers,
     }
     calls = [
         [

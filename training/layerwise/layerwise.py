@@ -54,9 +54,8 @@ def layerwise(
     pupil = Pupil.load(recipe, data, attention="eager")
     teacher, tokenizer = load_teacher(recipe)
     require_fit(recipe, pupil, teacher, tokenizer)
-    if not recipe.score:  # neither is in the loss
-        for head in ("bert.pooler", "classifier"):
-            pupil.model.get_submodule(head).requires_grad_(False)
+    for name in untaught(recipe, pupil.model.config.num_hidden_layers):
+        pupil.model.get_submodule(name).requires_grad_(False)
     teacher = accelerator.prepare_model(teacher, evaluation_mode=True)
     lessons = Lessons(read_pairs(recipe, data, pupil.encoder), recipe)
     teaching = Teaching(
@@ -123,6 +122,23 @@ def require_fit(
         raise RecipeError(
             f"the student has {heads[0]} attention heads, its teacher {heads[1]}; set attention = 0"
         )
+
+
+def untaught(recipe: LayerwiseRecipe, layers: int) -> list[str]:
+    """Return the parts of a student of so many layers that no loss of the recipe reaches.
+
+    They are frozen: several processes would wait for their gradients.
+    """
+    if recipe.score:
+        return []
+    head = ["bert.pooler", "classifier"]
+    if recipe.hidden:
+        return head
+    if not recipe.attention:
+        return [*head, "bert.encoder"]
+    # Attention scores are made of query and key; in the last layer nothing else is learnt by.
+    parts = ("attention.self.value", "attention.output", "intermediate", "output")
+    return [*head, *(f"bert.encoder.layer.{layers - 1}.{part}" for part in parts)]
 
 
 def read_pairs(recipe: LayerwiseRecipe, data: Path, encoder: PairEncoder) -> list[TaughtQuery]:

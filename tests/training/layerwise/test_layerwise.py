@@ -22,7 +22,13 @@ from tests.training.toy import write_recipe, write_toy_set
 from training.__main__ import main
 from training.data import read_judged
 from training.distill import distill
-from training.layerwise.layerwise import layerwise, load_teacher, read_pairs, step_parts
+from training.layerwise.layerwise import (
+    layerwise,
+    load_teacher,
+    read_pairs,
+    step_parts,
+    untaught,
+)
 from training.layerwise.projected import Projected
 from training.layerwise.recipe import LayerwiseRecipe
 from training.recipe import DistillRecipe, JudgedSet, RecipeError, load_recipe
@@ -174,6 +180,33 @@ def test_a_steps_loss_and_gradient_do_not_depend_on_its_calls(task: Path) -> Non
     (loss, gradient), (other, whole) = found
     assert loss == pytest.approx(other, rel=1e-5)
     torch.testing.assert_close(gradient, whole, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize(
+    "terms",
+    [
+        *([name] for name in ("attention", "hidden", "embedding", "score")),
+        ["attention", "embedding"],
+        ["hidden", "embedding"],
+    ],
+)
+def test_what_a_loss_does_not_reach_is_frozen_and_nothing_else(
+    terms: list[str], frozen: bool, task: Path
+) -> None:
+    weights = {name: float(name in terms) for name in ("attention", "hidden", "embedding", "score")}
+    student = {"freeze_embeddings": frozen}
+    recipe = LayerwiseRecipe.model_validate(fields(task, "any", student=student, **weights))
+    pupil = Pupil.load(recipe, task, attention="eager")
+    teacher, _ = load_teacher(recipe)
+    lessons = Lessons(read_pairs(recipe, task, pupil.encoder), recipe)
+    for name in untaught(recipe, pupil.model.config.num_hidden_layers):
+        pupil.model.get_submodule(name).requires_grad_(False)
+    model = Projected(pupil.model, width=64, recipe=recipe)
+    part, *_ = step_parts(0, lessons, pupil.encoder, teacher, recipe, Accelerator())
+    part(model).backward()  # type: ignore[no-untyped-call]
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad == (parameter.grad is not None), name
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,10 @@ from tests.training.prompting.openai_server import Server, oracle, said
 from training.__main__ import main
 from training.data import read_judged, read_labels
 from training.decoder import score_decoder_pairs
-from training.losses import ordered_pairs
-from training.recipe import JudgedSet, Labels
+from training.losses import IGNORED, ordered_pairs
+from training.recipe import JudgedSet, Labels, RecipeError
 from training.rradistill.joint_model import build_joint
+from training.rradistill.reasons import read_reasons
 from training.rradistill.recipes import RraGptRecipe
 from training.rradistill.rra_gpt import joint_loss, read_labelled
 from training.rradistill.select import ends
@@ -98,7 +99,9 @@ sources = [{{ kind = "retrieved", path = "{tmp_path / "selected"}" }}]
         expected = [1.0 if one else 0.0 for one in good] + [-1.0 if any(good) else 0.0]
         assert list(example.teacher_scores) == expected
     lines = (tmp_path / "why" / "reasons.jsonl").read_text(encoding="utf-8").splitlines()
-    assert len(lines) == sum(len(example.candidates) for example in tiers)
+    assert len(lines) == sum(
+        len(example.candidates) for example in tiers if any(example.teacher_scores or ())
+    )
     assert json.loads(lines[0])["reason"] == "it is about that"
 
     student = f"""
@@ -140,9 +143,12 @@ validation = [{{ path = "nouns", split = "val" }}]
 @pytest.fixture
 def labels(task: Path, tmp_path: Path) -> Path:
     """Return a folder with labels of two queries' documents."""
-    examples = read_judged(JudgedSet(path="nouns"), task)[:2]
-    scores = [np.array([2, 1, 0, -1], dtype=np.float32)] * 2
-    folder = tmp_path / "labels"
+    return write_labels(tmp_path / "labels", task, [2, 1, 0, -1], [2, 1, 0, -1])
+
+
+def write_labels(folder: Path, task: Path, *queries: list[int]) -> Path:
+    examples = read_judged(JudgedSet(path="nouns"), task)[: len(queries)]
+    scores = [np.array(values, dtype=np.float32) for values in queries]
     folder.mkdir()
     content = encode_shard(Inputs(0, "", tuple(examples)), scores)
     shard_path(folder, 0).write_bytes(content)
@@ -159,6 +165,25 @@ def joint_recipe(task: Path, labels: Path, base: str = "base", **fields: Any) ->
         train=(Labels(path=labels),),
         validation=(JudgedSet(path="nouns", split="val"),),
     )
+
+
+def test_nothing_is_asked_of_labels_that_are_all_alike(
+    task: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_labels(tmp_path / "labels", task, [2, 1, 0, -1], [0, 0, 0, 0])
+    with Server(lambda *_: said("it is so")).run() as url:
+        model = f'{{ kind = "endpoint", url = "{url}", model = "m" }}'
+        recipe = write(tmp_path / "r.toml", f'name = "why"\nlabels = "{folder}"\nmodel = {model}\n')
+        assert main(["reasons", recipe, "--data", str(task), "--out", str(tmp_path)]) == 0
+    assert {query for query, _ in read_reasons(tmp_path / "why")} == {"q0"}
+    assert "4 questions asked" in capsys.readouterr().out
+
+
+def test_reasons_of_other_labels_are_refused(task: Path, labels: Path) -> None:
+    recipe = joint_recipe(task, labels)
+    _, _, encoder = build_joint(recipe.model, precision="no", seed=0)
+    with pytest.raises(RecipeError, match="has reasons of other labels"):
+        read_labelled(recipe, task, encoder, {("q0", "gone"): "water"})
 
 
 @pytest.mark.parametrize(("base", "lora"), [("base", None), ("tied", None), ("base", Lora())])
@@ -187,6 +212,40 @@ def test_the_score_is_the_same_with_the_reason_appended(
                     last=torch.tensor([len(pair) - 1]),
                 )
             assert float(found) == pytest.approx(float(score), abs=1e-5)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_scores_and_writing_do_not_depend_on_padding(side: str, task: Path, labels: Path) -> None:
+    recipe = joint_recipe(task, labels)
+    model, _, encoder = build_joint(recipe.model, precision="no", seed=0)
+    model.train(False)
+    example = read_judged(JudgedSet(path="nouns"), task)[0]
+    pairs = encoder.encode(example.query, example.candidates)
+    answers = encoder.encode_texts(["yes", "no it is not about water", "yes it is", "no"])
+    rows = [[*pair.input_ids, *ids] for pair, ids in zip(pairs, answers, strict=True)]
+    width = max(map(len, rows)) + 3
+    ids, mask = torch.full((4, width), 2), torch.zeros(4, width, dtype=torch.long)
+    wanted, last = torch.full((4, width), IGNORED), torch.zeros(4, dtype=torch.long)
+    scores, written = [], 0.0
+    for n, (pair, row) in enumerate(zip(pairs, rows, strict=True)):
+        start = width - len(row) if side == "left" else 0
+        alone, whole = torch.tensor([row]), slice(start, start + len(row))
+        ids[n, whole], mask[n, whole], last[n] = alone[0], 1, start + len(pair) - 1
+        own = torch.tensor([[IGNORED] * len(pair) + row[len(pair) :]])
+        wanted[n, whole] = own[0]
+        with torch.no_grad():
+            score, loss = model(
+                input_ids=alone,
+                attention_mask=torch.ones_like(alone),
+                labels=own,
+                last=torch.tensor([len(pair) - 1]),
+            )
+        scores.append(float(score))
+        written += float(loss)
+    with torch.no_grad():
+        found, total = model(input_ids=ids, attention_mask=mask, labels=wanted, last=last)
+    assert found.tolist() == pytest.approx(scores, abs=1e-5)
+    assert float(total) == pytest.approx(written, rel=1e-5)
 
 
 def test_the_joint_loss_is_ranking_and_writing_by_hand(task: Path, labels: Path) -> None:

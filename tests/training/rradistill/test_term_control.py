@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import BertForSequenceClassification
 
+from export.__main__ import main as export
+from loadtest.server import our_service
 from service.contract.checkpoint import read_card
 from service.contract.encoding import TokenPair
 from service.contract.types import Candidate
 from tests.tiny import tiny_base, tiny_tokenizer
 from tests.training.kill import contents, kill_after
+from tests.training.test_teacher_training import ranked
 from tests.training.toy import write_recipe, write_toy_set
 from training.__main__ import main
+from training.data import read_judged
 from training.distill import distill
-from training.recipe import DistillRecipe, RecipeError, Student, load_recipe
+from training.recipe import DistillRecipe, JudgedSet, RecipeError, Student, load_recipe
 from training.rradistill.term_control import (
     TermControlled,
     excluded_ids,
@@ -27,6 +32,7 @@ from training.rradistill.term_control import (
 )
 from training.student import build_student, pair_encoder, score_pairs
 from training.student_run import APART
+from training.systems import load_system
 
 TEXTS = ("the capital of water", "kettle", "boil the dog in a kettle of water", "")
 
@@ -144,6 +150,17 @@ def test_a_taught_student_is_a_plain_checkpoint_and_its_layer_lies_beside_it(tas
     apart = load_file(folder / APART)
     assert apart
     assert all(name.startswith("term_control.") for name in apart)
+
+
+def test_what_is_exported_is_served_without_the_layer(task: Path) -> None:
+    checkpoint = task / "whole" / "toy" / "checkpoint"
+    bundle = task / "bundle"
+    assert export(["bundle", str(checkpoint), str(bundle), "--precision", "fp32"]) == 0
+    system = load_system(checkpoint)
+    with our_service(bundle, "--threads", "1") as server:
+        for example in read_judged(JudgedSet(path="toy", split="val"), task)[:4]:
+            logits = system.score(example)[1]
+            np.testing.assert_allclose(ranked(server.url, example), logits, atol=1e-4)
 
 
 def test_a_run_killed_and_started_again_ends_as_the_uninterrupted_one(task: Path) -> None:
