@@ -86,12 +86,13 @@ class BiEncoder:
             batch_tokens: Most tokens of a call, padding included.
 
         Raises:
-            RecipeError: The packaged weights are not there.
+            RecipeError: The packaged weights are not there, or cannot read so long a text.
         """
         path = resolve_base(base)
         self._tokenizer = AutoTokenizer.from_pretrained(path)  # type: ignore[no-untyped-call]
         self._device = _device()
         self.model = AutoModel.from_pretrained(path).to(self._device).eval()
+        require_room(self.model, base, max_length)
         self._max_length = max_length
         self._batch_tokens = batch_tokens
 
@@ -146,6 +147,7 @@ class CrossEncoder:
             raise RecipeError(
                 f"teacher {recipe.teacher!r} has {model.config.num_labels} labels; a ranker has 1"
             )
+        require_room(model, recipe.teacher, recipe.max_length)
         self.model: nn.Module = model.to(self._device).eval()
         self._recipe = recipe
 
@@ -194,6 +196,21 @@ class DecoderTeacher:
             flat[places] = found.cpu().numpy()
         ends = np.cumsum([len(example.candidates) for example in examples])
         return np.split(flat, ends[:-1])
+
+
+def require_room(model: nn.Module, name: str, max_length: int) -> None:
+    """Refuse a teacher that has no place for so many tokens.
+
+    Raises:
+        RecipeError: Its table of positions is shorter.
+    """
+    for part, table in model.named_modules():
+        if not part.endswith("position_embeddings") or not isinstance(table, nn.Embedding):
+            continue
+        # RoBERTa counts from behind its padding's place.
+        room = table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+        if max_length > room:
+            raise RecipeError(f"teacher {name!r} reads {room} tokens, max_length is {max_length}")
 
 
 def batches(rows: Sequence[Sized], batch_tokens: int) -> list[list[int]]:

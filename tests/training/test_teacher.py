@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification, RobertaConfig, RobertaModel
 
 from service.contract.template import document_text
 from service.contract.types import Candidate, RankingExample
 from tests.tiny import tiny_checkpoint, tiny_tokenizer
 from training.recipe import LabelRecipe, RecipeError, Retrieved
-from training.teacher import batches, load_teacher
+from training.teacher import batches, load_teacher, require_room
 
 LONG = "boil the water in the kettle " * 40
 EXAMPLES = [
@@ -69,6 +69,21 @@ def test_cross_encoder_is_sentence_transformers_raw_logit(checkpoint: Path) -> N
         expected = reference.predict([(example.query, text) for text in texts])
         np.testing.assert_allclose(scores, expected, atol=1e-5 * spread)
         assert scores.dtype == np.float32
+
+
+@pytest.mark.parametrize("kind", ["bi-encoder", "cross-encoder"])
+def test_a_teacher_that_cannot_read_so_much_is_refused(kind: str, checkpoint: Path) -> None:
+    long = recipe(checkpoint, kind).model_copy(update={"max_length": 257})
+    with pytest.raises(RecipeError, match="reads 256 tokens, max_length is 257"):
+        load_teacher(long)
+
+
+def test_a_robertas_first_places_are_no_room() -> None:
+    config = RobertaConfig(max_position_embeddings=66, num_hidden_layers=1, vocab_size=9)  # type: ignore[no-untyped-call]
+    model = RobertaModel(config)  # type: ignore[no-untyped-call]
+    require_room(model, "it", 64)
+    with pytest.raises(RecipeError, match="'it' reads 64 tokens"):
+        require_room(model, "it", 65)
 
 
 @pytest.mark.parametrize("kind", ["bi-encoder", "cross-encoder"])
