@@ -15,7 +15,8 @@ from training.judged import JudgedQueries, read_judged_queries
 from training.pipeline.comparison import Comparison, Measured, compare_arms
 from training.pipeline.recipe import Figure
 from training.pipeline.table import table
-from training.recipe import EvaluatedSet, RecipePart
+from training.recipe import EvaluatedSet, RecipeError, RecipePart
+from training.system_names import is_named
 from training.systems import load_system
 
 Printed = Mapping[str, tuple[float, ...]]
@@ -86,6 +87,9 @@ def write_tables(recipe: TableRecipe, *, data: Path, json_to: Path | None = None
     Raises:
         RecipeError: A set or a system cannot be read.
     """
+    for path in (path for row in recipe.rows for path in row.models):
+        if not (path.exists() or is_named(str(path))):
+            raise RecipeError(f"{path} is not there")  # before the others are scored for hours
     sets = [read_judged_queries(source, data) for source in recipe.sets]
     rows = {row.row: [_scores(path, sets) for path in row.models] for row in recipe.rows}
     found = {}
@@ -141,7 +145,11 @@ def _row(
         return [name, *cells, "–", "", "", ""]
     figures = compared.measured[name]
     values = [_cell(figures[figure]) for figure in FIGURES]
-    return [name, *cells, row.ours or row.models[0].name, str(len(row.models)), *values]
+    return [name, *cells, row.ours or _called(row.models[0]), str(len(row.models)), *values]
+
+
+def _called(path: Path) -> str:
+    return path.parent.name if path.name == "checkpoint" else path.name
 
 
 def _cell(found: Measured) -> str:

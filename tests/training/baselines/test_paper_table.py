@@ -87,9 +87,10 @@ def test_each_row_has_the_printed_figures_and_ours(
     [
         ("RRA-GPT", "Hybrid-loss", "row 'Hybrid-loss' is there twice"),
         ("two.run", "one.run", "one.run' is there twice"),
+        ("three.run", "gone.run", "gone.run is not there"),
     ],
 )
-def test_what_comes_twice_is_refused(
+def test_what_comes_twice_or_is_not_there_is_refused(
     old: str, new: str, message: str, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = data / "rows.toml"
