@@ -86,14 +86,13 @@ class BiEncoder:
             batch_tokens: Most tokens of a call, padding included.
 
         Raises:
-            RecipeError: The packaged weights are not there, or cannot read so long a text.
+            RecipeError: The packaged weights are not there.
         """
         path = resolve_base(base)
         self._tokenizer = AutoTokenizer.from_pretrained(path)  # type: ignore[no-untyped-call]
         self._device = _device()
         self.model = AutoModel.from_pretrained(path).to(self._device).eval()
-        require_room(self.model, base, max_length)
-        self._max_length = max_length
+        self._max_length = readable(self.model, max_length)
         self._batch_tokens = batch_tokens
 
     def score(self, examples: Sequence[RankingExample]) -> list[Float32s]:
@@ -147,9 +146,9 @@ class CrossEncoder:
             raise RecipeError(
                 f"teacher {recipe.teacher!r} has {model.config.num_labels} labels; a ranker has 1"
             )
-        require_room(model, recipe.teacher, recipe.max_length)
         self.model: nn.Module = model.to(self._device).eval()
-        self._recipe = recipe
+        self._max_length = readable(model, recipe.max_length)
+        self._batch_tokens = recipe.batch_tokens
 
     def score(self, examples: Sequence[RankingExample]) -> list[Float32s]:
         """Return the raw logit of each candidate."""
@@ -157,11 +156,11 @@ class CrossEncoder:
             [example.query for example in examples for _ in example.candidates],
             [document_text(candidate) for example in examples for candidate in example.candidates],
             truncation="longest_first",
-            max_length=self._recipe.max_length,
+            max_length=self._max_length,
             split_special_tokens=True,
         )
         flat = np.empty(len(encoded["input_ids"]), dtype=np.float32)
-        for places in batches(encoded["input_ids"], self._recipe.batch_tokens):
+        for places in batches(encoded["input_ids"], self._batch_tokens):
             with torch.inference_mode():
                 logits = self.model(**_pad(self._tokenizer, encoded, places, self._device)).logits
             flat[places] = logits[:, 0].float().cpu().numpy()
@@ -198,19 +197,14 @@ class DecoderTeacher:
         return np.split(flat, ends[:-1])
 
 
-def require_room(model: nn.Module, name: str, max_length: int) -> None:
-    """Refuse a teacher that has no place for so many tokens.
-
-    Raises:
-        RecipeError: Its table of positions is shorter.
-    """
-    for part, table in model.named_modules():
-        if not part.endswith("position_embeddings") or not isinstance(table, nn.Embedding):
-            continue
-        # RoBERTa counts from behind its padding's place.
-        room = table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
-        if max_length > room:
-            raise RecipeError(f"teacher {name!r} reads {room} tokens, max_length is {max_length}")
+def readable(model: nn.Module, max_length: int) -> int:
+    """Return `max_length`, or less where a model's table of positions ends before."""
+    for name, part in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(part, nn.Embedding):
+            # RoBERTa counts from behind its padding's place.
+            first = 0 if part.padding_idx is None else part.padding_idx + 1
+            return min(max_length, part.num_embeddings - first)
+    return max_length
 
 
 def batches(rows: Sequence[Sized], batch_tokens: int) -> list[list[int]]:

@@ -17,7 +17,7 @@ from service.contract.template import document_text
 from service.contract.types import Candidate, RankingExample
 from tests.tiny import tiny_checkpoint, tiny_tokenizer
 from training.recipe import LabelRecipe, RecipeError, Retrieved
-from training.teacher import batches, load_teacher, require_room
+from training.teacher import batches, load_teacher, readable
 
 LONG = "boil the water in the kettle " * 40
 EXAMPLES = [
@@ -72,18 +72,19 @@ def test_cross_encoder_is_sentence_transformers_raw_logit(checkpoint: Path) -> N
 
 
 @pytest.mark.parametrize("kind", ["bi-encoder", "cross-encoder"])
-def test_a_teacher_that_cannot_read_so_much_is_refused(kind: str, checkpoint: Path) -> None:
-    long = recipe(checkpoint, kind).model_copy(update={"max_length": 257})
-    with pytest.raises(RecipeError, match="reads 256 tokens, max_length is 257"):
-        load_teacher(long)
+def test_a_text_is_cut_to_what_the_teacher_can_read(kind: str, checkpoint: Path) -> None:
+    whole, more = (
+        load_teacher(recipe(checkpoint, kind).model_copy(update={"max_length": length}))
+        for length in (256, 400)
+    )
+    longest = [RankingExample("q", "capital", (Candidate("c", "", LONG * 3), Candidate("d", "x")))]
+    assert more.score(longest)[0].tolist() == whole.score(longest)[0].tolist()
 
 
 def test_a_robertas_first_places_are_no_room() -> None:
     config = RobertaConfig(max_position_embeddings=66, num_hidden_layers=1, vocab_size=9)  # type: ignore[no-untyped-call]
     model = RobertaModel(config)  # type: ignore[no-untyped-call]
-    require_room(model, "it", 64)
-    with pytest.raises(RecipeError, match="'it' reads 64 tokens"):
-        require_room(model, "it", 65)
+    assert [readable(model, length) for length in (63, 64, 65)] == [63, 64, 64]
 
 
 @pytest.mark.parametrize("kind", ["bi-encoder", "cross-encoder"])
