@@ -108,7 +108,7 @@ async def test_a_teacher_that_comes_back_is_asked_again(serving: Client) -> None
         Teacher(teachers.crashes).run() as teacher,
         serving(shadow_url=teacher.url, **SHADOW) as client,
     ):
-        with anyio.fail_after(60):
+        with anyio.fail_after(180):
             while await metric(client, "disranker_shadow_breaker_open") != 1:
                 await load(client)
             teacher.behaviour = teachers.answers
@@ -171,7 +171,7 @@ async def test_a_shadow_in_this_process_runs_only_while_nothing_waits(bundle: Bu
 
         primary.open.clear()
         before = len(primary.launches)  # of the golden queries
-        with anyio.fail_after(30):
+        with anyio.fail_after(120):
             async with asyncio.TaskGroup() as group:
                 # One is being scored; then comes a shadow request, and after it another one.
                 group.create_task(run("a", stable.lane.score("cat", texts, Ticket(later))))

@@ -25,7 +25,7 @@ from tests.service.asking import request
 from tests.service.test_server import running
 
 ROOT = Path(__file__).parents[3]
-TIMEOUT_S = 60
+TIMEOUT_S = 120
 STEPS = (0.01, 0.05, 0.25, 0.5, 1.0)
 DOCUMENTS = [{"text": "the cat " * n + "kettle"} for n in range(1, 13)]
 
