@@ -233,6 +233,8 @@ def _pad(
     device: torch.device,
 ) -> BatchEncoding:
     rows = {name: [values[place] for place in places] for name, values in encoded.items()}
+    # No advice to tokenise while padding: batches are made of texts that are tokenised already.
+    tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = True
     return tokenizer.pad(rows, return_tensors="pt").to(device)
 
 

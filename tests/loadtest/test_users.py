@@ -52,7 +52,8 @@ def test_users_of_a_service_started_for_them_meet_easy_thresholds(
 def test_running_service_that_misses_a_threshold_fails_the_run(
     bundle_path: Path, tmp_path: Path, thresholds: Path
 ) -> None:
-    thresholds.write_text(EASY.replace("requests_per_s = 0", "requests_per_s = 1e6"))
+    fast = EASY.replace("requests_per_s = 0", "requests_per_s = 1e6")
+    thresholds.write_text(fast.replace("error_share = 0.0", "error_share = 1.0"))
     with our_service(bundle_path, "--threads", "1") as server:
         done = users(
             *("--url", server.url, "--bundle", bundle_path, "--users", "1", "--seconds", "2"),
