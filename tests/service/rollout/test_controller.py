@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from service.rollout.canary import Plan
 from service.rollout.controller import Controller
@@ -22,6 +23,7 @@ from service.rollout.progress import (
 )
 from service.rollout.source import Reading, SourceError
 from service.rollout.store import Store, StoreError
+from service.rollout.view import view
 
 
 def seen(requests: int) -> Observation:
@@ -173,6 +175,14 @@ def test_it_begins_with_one_canary_beside_one_other_model(
     desk = Desk(tmp_path)
     desk.metrics.say(None, **lanes)
     assert (desk.step().status, desk.step().weight) == ("asked", 0.0)
+
+
+def test_a_rollout_that_waits_for_a_canary_shows_none(desk: Desk) -> None:
+    desk.store.change(partial(roll_back, reason="asked to", now=1.0))
+    asked = desk.store.change(partial(ask, plan=Plan(), now=2.0))
+    with (console := Console()).capture() as shown:
+        console.print(view(asked, now=3.0))
+    assert shown.get().splitlines()[0] == "rollout asked"
 
 
 def test_a_state_that_is_none_of_ours_is_refused(tmp_path: Path) -> None:
