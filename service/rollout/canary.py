@@ -11,8 +11,11 @@ from service.rollout.observation import Observation
 FIRST_LOOK = 100
 """Requests, of the canary's or compared, before the first look that may end a rollout."""
 
-GROWTH = 1.5
+GROWTH = 1.1
 """How many times as many there must be at each next look."""
+
+EVENLY = 5
+"""How many looks, about, have equal parts before parts become less and less."""
 
 Action = Literal["wait", "advance", "rollback"]
 
@@ -83,7 +86,7 @@ def decide(plan: Plan, stage: Stage, seen: Observation, *, now: float) -> Decisi
         now: Seconds since 1970.
     """
     looked = is_due(stage, seen.evidence)
-    alpha = alpha_of(plan, stage.looks + 1) if looked else 0.0
+    alpha = alpha_of(plan, stage.step + 1, stage.looks + 1) if looked else 0.0
     at_once = plan.steps[stage.step] < 1
     findings = judge(seen, plan.bounds, plan.needs, alpha=alpha, at_once=at_once)
     if bad := [finding.name for finding in findings if finding.state == "bad"]:
@@ -100,11 +103,14 @@ def is_due(stage: Stage, evidence: int) -> bool:
     return evidence >= max(FIRST_LOOK, GROWTH * stage.seen)
 
 
-def alpha_of(plan: Plan, look: int) -> float:
-    """Return what a look, from 1, may spend on each guardrail.
+def alpha_of(plan: Plan, step: int, look: int) -> float:
+    """Return what a look at a step, both from 1, may spend on each guardrail.
 
-    Steps and guardrails have equal parts; of one, look k spends 1 / (k (k + 1)), which adds up to
-    1 however many looks there are. By the union bound a false alarm has at most the plan's
+    Guardrails have equal parts. Of one, step s spends 1 / (s (s + 1)), since a bad canary is best
+    caught at the first; of that, look k spends e / ((k + e - 1) (k + e)), with e = `EVENLY`. Either
+    adds up to 1 however many there are. By the union bound a false alarm has at most the plan's
     chance, whatever the looks and guardrails have to do with each other.
     """
-    return plan.alpha / (len(plan.steps) * len(GUARDRAILS) * look * (look + 1))
+    of_step = 1 / (step * (step + 1))
+    of_look = EVENLY / ((look + EVENLY - 1) * (look + EVENLY))
+    return plan.alpha * of_step * of_look / len(GUARDRAILS)

@@ -39,18 +39,22 @@ class Controller:
         self._store = store
         self._source = source
         self._clock = clock
-        self._blind = False
+        self._trouble: str | None = None
         self._decision: tuple[Decision, Observation] | None = None
         self._logged = store.load().events
 
     def step(self) -> Rollout:
         """Read, decide, write; return the state.
 
-        What cannot be read changes nothing. Neither does what was read of a step that people
-        ended meanwhile.
+        What cannot be read changes nothing, nor does what cannot be written: the next step tries
+        again. Neither does what was read of a step that people ended meanwhile.
         """
         self._decision = None
-        rollout = self._stepped(self._store.load())
+        try:
+            rollout = self._stepped(self._store.load())
+        except OSError as error:
+            self._tell("the state cannot be written", str(error))
+            return self._store.load()
         if self._decision is not None:  # only once it is on disk
             _log_decision(*self._decision, rollout)
         for event in rollout.events:  # people's, too
@@ -67,10 +71,12 @@ class Controller:
         try:
             reading = self._source.read(now - known.stage.began if known.is_watched else 0)
         except SourceError as error:
-            self._tell_blind(str(error))
-            return self._store.restore()
-        self._tell_blind(None)
-        return self._store.change(partial(self._progress, known, reading, now))
+            restored = self._store.restore()
+            self._tell("the metrics cannot be read", str(error))
+            return restored
+        rollout = self._store.change(partial(self._progress, known, reading, now))
+        self._tell(None)
+        return rollout
 
     def _progress(self, known: Rollout, reading: Reading, now: float, rollout: Rollout) -> Rollout:
         if (known.stage.began, known.generation) != (rollout.stage.began, rollout.generation):
@@ -79,10 +85,10 @@ class Controller:
             return _begun(rollout, reading, now)
         if reading.generation > rollout.generation and rollout.canary in reading.canary:
             rollout = overtake(rollout, reading.generation, now=now)  # a rollback, too
+        if reading.stable == (rollout.canary,) and rollout.weight > 0 and not rollout.is_settled:
+            return close(rollout, "the canary is the stable model", now=now)
         if not rollout.is_watched:
             return rollout
-        if reading.stable == (rollout.canary,):
-            return close(rollout, "the canary is the stable model", now=now)
         if not reading.canary or not reading.stable:
             return rollout  # none scraped yet, or restarting: too little to judge by
         if (reading.stable, reading.canary) != ((rollout.stable,), (rollout.canary,)):
@@ -105,12 +111,14 @@ class Controller:
             self._decision = decision, seen
         return found
 
-    def _tell_blind(self, why: str | None) -> None:
-        if why is not None and not self._blind:
-            log.warning("the metrics cannot be read", extra={"fields": {"error": why}})
-        elif why is None and self._blind:
-            log.info("the metrics can be read again")
-        self._blind = why is not None
+    def _tell(self, trouble: str | None, why: str = "") -> None:
+        if trouble == self._trouble:
+            return
+        if trouble is None:
+            log.info("over: %s", self._trouble)
+        else:
+            log.warning(trouble, extra={"fields": {"error": why}})
+        self._trouble = trouble
 
 
 def _begun(rollout: Rollout, reading: Reading, now: float) -> Rollout:

@@ -42,6 +42,13 @@ class Histogram:
         counts = tuple(a + b for a, b in zip(self.counts, other.counts, strict=True))
         return Histogram(self.bounds, counts, self.total + other.total)
 
+    def follows(self, then: Histogram) -> bool:
+        """Return whether no count has fallen since, in the same buckets."""
+        if not then.counts:
+            return True
+        same = self.bounds == then.bounds
+        return same and all(a >= b for a, b in zip(self.counts, then.counts, strict=True))
+
 
 @dataclass(frozen=True, slots=True)
 class Arm:
@@ -74,6 +81,13 @@ class Arm:
             self.degraded + other.degraded,
             self.durations + other.durations,
         )
+
+    def follows(self, then: Arm) -> bool:
+        """Return whether no count has fallen since."""
+        counts = (self.requests, self.failures, self.degraded)
+        before = (then.requests, then.failures, then.degraded)
+        rose = all(a >= b for a, b in zip(counts, before, strict=True))
+        return rose and self.durations.follows(then.durations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +126,16 @@ class Agreement:
             self.scores + other.scores,
         )
 
+    def follows(self, then: Agreement) -> bool:
+        """Return whether no count has fallen since."""
+        return (
+            self.compared >= then.compared
+            and self.garbage >= then.garbage
+            and self.concordance.follows(then.concordance)
+            and self.overlap_10.follows(then.overlap_10)
+            and self.scores.follows(then.scores)
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Side:
@@ -132,6 +156,14 @@ class Side:
 
     def __add__(self, other: Side) -> Side:
         return Side(self.arm + other.arm, self.paired + other.paired, self.taught + other.taught)
+
+    def follows(self, then: Side) -> bool:
+        """Return whether no count has fallen since."""
+        return (
+            self.arm.follows(then.arm)
+            and self.paired.follows(then.paired)
+            and self.taught.follows(then.taught)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +189,4 @@ class Observation:
 
     def follows(self, then: Observation) -> bool:
         """Return whether no count has fallen since; one has where a process began anew."""
-        sides = ((self.canary, then.canary), (self.control, then.control))
-        return all(
-            now.arm.requests >= before.arm.requests
-            and now.paired.compared >= before.paired.compared
-            and now.taught.compared >= before.taught.compared
-            for now, before in sides
-        )
+        return self.canary.follows(then.canary) and self.control.follows(then.control)

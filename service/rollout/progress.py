@@ -42,7 +42,7 @@ class Rollout(_Record):
         status: `asked` until the metrics show a canary; `held` by people or since the lanes are not
             what they were; `finished` at full weight, when nothing is left to decide.
         plan: How it goes.
-        stable: Version of the stable model when it began.
+        stable: Version of the stable model when it began; the canary's once that is promoted.
         canary: Version of the candidate.
         stage: The step it is at.
         weight: What part of the keys the canary is to have.
@@ -80,6 +80,11 @@ class Rollout(_Record):
     def is_watched(self) -> bool:
         """Whether its canary has a part of the requests that is to be watched."""
         return self.status in ("running", "held") and self.weight > 0
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether its canary became the stable model, so that there is no way back."""
+        return bool(self.canary) and self.stable == self.canary
 
     @property
     def is_full(self) -> bool:
@@ -174,13 +179,16 @@ def roll_back(rollout: Rollout, reason: str, *, now: float) -> Rollout:
     """
     if rollout.status in ("idle", "rolled_back"):
         raise WrongStateError(f"the rollout is {rollout.status}: the canary gets nothing already")
+    if rollout.is_settled:
+        raise WrongStateError("the canary is the stable model now: load another one as stable")
     gone = rollout.model_copy(update={"status": "rolled_back"})
     return _weighed(gone, 0.0, "rolled_back", reason, now)
 
 
 def close(rollout: Rollout, reason: str, *, now: float) -> Rollout:
     """Return a rollout that is over since its canary became the stable model."""
-    return _noted(rollout.model_copy(update={"status": "finished"}), "finished", reason, now)
+    done = rollout.model_copy(update={"status": "finished", "stable": rollout.canary})
+    return _noted(done, "finished", reason, now)
 
 
 def overtake(rollout: Rollout, generation: int, *, now: float) -> Rollout:

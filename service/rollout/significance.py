@@ -60,8 +60,11 @@ def quantile_ratio(
 ) -> tuple[float, float]:
     """Return the ratio of both sides' quantiles, and the p-value of its being at most the limit.
 
-    The spread of the ratio's logarithm is that of bootstrap samples: the buckets' counts drawn
-    anew, of each side. (NaN, 1.0) where either is empty.
+    The larger of two. One takes the spread of the ratio's logarithm from bootstrap samples: the
+    buckets' counts drawn anew, of each side. It is too small where few requests are slow and the
+    others are not: the quantile then jumps from these to those, and no sample that caught enough
+    of them knows. So the requests beyond the limit, which is `limit` times the control's quantile,
+    must be too many by the exact test of two rates as well. (NaN, 1.0) where either is empty.
 
     Args:
         durations: The canary's.
@@ -83,7 +86,11 @@ def quantile_ratio(
         sides.append(np.log(_quantiles(np.vstack([counts, draws]), side.bounds, q)))
     ratios = sides[0] - sides[1]  # [1 + draws]: as seen, then as it might have been
     error = float(ratios[1:].std(ddof=1))
-    return float(math.exp(ratios[0])), _above(float(ratios[0]) - math.log(limit), error)
+    p = _above(float(ratios[0]) - math.log(limit), error)
+    slow = float(np.exp(sides[1][0]))
+    hits, allowed = _beyond(durations, limit * slow), _beyond(others, slow)
+    exact = excess_p(math.floor(hits), durations.n, math.ceil(allowed), others.n, ratio=1.0)
+    return float(math.exp(ratios[0])), max(p, exact)
 
 
 def below_p(values: Histogram, least: float) -> float:
@@ -148,6 +155,12 @@ def _quantiles(
     part = np.clip((rank - (below[rows, place] - counts[rows, place])) / inside, 0.0, 1.0)
     found: NDArray[np.float64] = lows[place] + part * (highs[place] - lows[place])
     return np.maximum(found, 1e-9)
+
+
+def _beyond(values: Histogram, x: float) -> float:
+    """Return how many values are larger, each bucket's lying evenly in it."""
+    below = np.interp(x, [0.0, *values.bounds], [0, *np.cumsum(values.counts[:-1])])
+    return values.n - float(below)
 
 
 def _floats(counts: tuple[int, ...]) -> NDArray[np.float64]:

@@ -128,7 +128,7 @@ class PrometheusSource:
 
 
 def _reading(samples: Iterable[Sample], *, cumulative: bool) -> Reading:
-    samples = list(samples)
+    samples = [sample for sample in samples if math.isfinite(sample.value)]
     stable, canary = versions(samples, "stable"), versions(samples, "canary")
     seen = Observation()
     if len(stable) == len(canary) == 1:

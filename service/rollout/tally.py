@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -48,7 +47,7 @@ class Sample:
 
 def tally(samples: Iterable[Sample], *, stable: str, canary: str) -> Observation:
     """Return what a canary of a version and its control did."""
-    found = [sample for sample in samples if not math.isnan(sample.value)]
+    found = [*samples]
     fallbacks = _count(found, ROUTED, variant="stable", version=stable, reason="fallback")
     return Observation(
         canary=_side(found, "canary", canary, stable, unanswered=fallbacks),

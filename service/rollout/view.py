@@ -38,7 +38,7 @@ def view(rollout: Rollout, *, now: float) -> RenderableType:
 def _head(rollout: Rollout, now: float) -> Text:
     canary, control = rollout.seen.canary, rollout.seen.control.arm
     text = Text(f"rollout {rollout.status.replace('_', ' ')}", style="bold")
-    if rollout.canary:
+    if rollout.stable:
         text.append(f": {rollout.canary} beside {rollout.stable}", style="not bold")
     text.append("\n")
     for place, weight in enumerate(rollout.plan.steps):

@@ -197,6 +197,14 @@ def test_steps_are_judged_before_the_next_one() -> None:
         assert "setWeight" not in step or "analysis" in following
 
 
+def test_no_step_is_judged_by_requests_of_the_one_before() -> None:
+    looks_back = set(re.findall(r"by(\w+)\{", " ".join(analysis_queries().values())))
+    (template,) = load("argo/analysis.yaml")
+    (canary,) = load("flagger/canary.yaml")
+    assert {one["initialDelay"] for one in template["spec"]["metrics"]} == looks_back
+    assert {canary["spec"]["analysis"]["interval"]} == looks_back
+
+
 @real_part
 def test_envoy_takes_the_configuration() -> None:
     file = ROLLOUTS / "envoy/envoy.yaml"

@@ -140,16 +140,17 @@ def test_a_step_lasts_its_time(tmp_path: Path) -> None:
 
 def test_looks_spend_no_more_than_the_plan_has() -> None:
     plan = Plan()
-    spent = sum(alpha_of(plan, look) for look in range(1, 100_000))
-    assert spent * len(plan.steps) * len(GUARDRAILS) <= plan.alpha
-    assert spent * len(plan.steps) * len(GUARDRAILS) == pytest.approx(plan.alpha, rel=1e-4)
+    spent = sum(alpha_of(plan, 1, look) for look in range(1, 100_000))
+    assert spent * len(GUARDRAILS) == pytest.approx(plan.alpha / 2, rel=1e-4)
+    steps = sum(alpha_of(plan, step, 1) for step in range(1, 100_000))
+    assert steps / alpha_of(plan, 1, 1) == pytest.approx(2, rel=1e-4)
 
 
-def test_a_look_needs_half_as_much_again_as_the_last() -> None:
+def test_a_look_needs_a_tenth_more_than_the_last() -> None:
     assert not is_due(Stage(0, 0.0), 99)
     assert is_due(Stage(0, 0.0), 100)
-    assert not is_due(Stage(0, 0.0, looks=1, seen=100), 149)
-    assert is_due(Stage(0, 0.0, looks=1, seen=100), 150)
+    assert not is_due(Stage(0, 0.0, looks=1, seen=100), 109)
+    assert is_due(Stage(0, 0.0, looks=1, seen=100), 111)
 
 
 def test_nothing_ends_between_two_looks() -> None:

@@ -7,14 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from service.rollout.canary import Plan
 from service.rollout.controller import Controller
 from service.rollout.guardrails import Needs
 from service.rollout.observation import Arm, Histogram, Observation, Side
-from service.rollout.progress import Rollout, ask, hold
+from service.rollout.progress import (
+    Rollout,
+    WrongStateError,
+    ask,
+    hold,
+    promote,
+    roll_back,
+)
 from service.rollout.source import Reading, SourceError
 from service.rollout.store import Store, StoreError
+from service.rollout.view import view
 
 
 def seen(requests: int) -> Observation:
@@ -83,6 +92,15 @@ def test_an_instance_that_began_anew_has_its_step_begin_anew(desk: Desk) -> None
     assert desk.step().seen.canary.arm.requests == 5
 
 
+def test_an_instance_that_began_anew_and_overtook_is_seen_by_its_buckets(desk: Desk) -> None:
+    fast = Side(Arm(1_040, 0, 0, Histogram((0.1,), (1_040, 0))))
+    slow = Side(Arm(1_060, 0, 0, Histogram((0.1,), (1_000, 60))))
+    for side in (fast, slow):
+        desk.metrics.say(None, seen=Observation(side, side))
+        last = desk.step()
+    assert last.events[-1].what == "recounted"
+
+
 def test_metrics_that_cannot_be_read_change_nothing(
     desk: Desk, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -90,6 +108,22 @@ def test_metrics_that_cannot_be_read_change_nothing(
     with caplog.at_level(logging.INFO):
         assert desk.step(3) == before
     assert [record.message for record in caplog.records] == ["the metrics cannot be read"]
+
+
+def test_a_state_that_cannot_be_written_is_tried_again(
+    desk: Desk, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    obstacle = tmp_path / ".state.json.part"
+    obstacle.mkdir()
+    desk.metrics.say(requests=1_040)
+    with caplog.at_level(logging.INFO):
+        assert desk.step(3).seen.canary.arm.requests == 0
+        obstacle.rmdir()
+        assert desk.step().seen.canary.arm.requests == 40
+    assert [record.message for record in caplog.records] == [
+        "the state cannot be written",
+        "over: the state cannot be written",
+    ]
 
 
 @pytest.mark.parametrize("lanes", [{"canary": ()}, {"stable": ()}])
@@ -118,6 +152,20 @@ def test_other_models_than_it_began_with_stop_it(
     assert (stopped.status, stopped.weight) == (status, weight)
 
 
+@pytest.mark.parametrize("promoted", [False, True])
+def test_there_is_no_way_back_from_a_canary_that_is_the_stable_model(
+    desk: Desk, promoted: bool
+) -> None:
+    if promoted:
+        desk.store.change(partial(promote, reason="it is good", now=1.0))
+    desk.metrics.say(None, stable=("c",), canary=())
+    ended = desk.step(2)
+    assert (ended.status, ended.events[-1].reason) == ("finished", "the canary is the stable model")
+    assert len(ended.events) == 3 + promoted
+    with pytest.raises(WrongStateError, match="load another one"):
+        desk.store.change(partial(roll_back, reason="asked to", now=2.0))
+
+
 @pytest.mark.parametrize(
     "lanes", [{"canary": ()}, {"canary": ("c", "d")}, {"stable": ("c",)}, {"stable": ("s", "t")}]
 )
@@ -127,6 +175,14 @@ def test_it_begins_with_one_canary_beside_one_other_model(
     desk = Desk(tmp_path)
     desk.metrics.say(None, **lanes)
     assert (desk.step().status, desk.step().weight) == ("asked", 0.0)
+
+
+def test_a_rollout_that_waits_for_a_canary_shows_none(desk: Desk) -> None:
+    desk.store.change(partial(roll_back, reason="asked to", now=1.0))
+    asked = desk.store.change(partial(ask, plan=Plan(), now=2.0))
+    with (console := Console()).capture() as shown:
+        console.print(view(asked, now=3.0))
+    assert shown.get().splitlines()[0] == "rollout asked"
 
 
 def test_a_state_that_is_none_of_ours_is_refused(tmp_path: Path) -> None:

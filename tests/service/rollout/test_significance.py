@@ -72,6 +72,21 @@ def test_the_ratio_of_quantiles_has_its_p_from_the_spread_of_samples() -> None:
     assert quantile_ratio(slow, sides[1], 0.9, limit=1.1, seed=1)[1] < 1e-6
 
 
+def test_few_slow_requests_of_equal_lanes_are_no_alarm() -> None:
+    """Where 0.9 % take long the p99 of few requests jumps from the fast ones to the slow ones."""
+    rng, bounds = np.random.default_rng(4), (0.008, 0.01, 0.25, 0.5)
+    shares = np.array([0.985, 0.006, 0.0, 0.009, 0.0])
+    p = []
+    for seed in range(2_000):
+        canary, control = (
+            Histogram(bounds, tuple(rng.multinomial(n, shares).tolist())) for n in (1_000, 99_000)
+        )
+        p.append(quantile_ratio(canary, control, 0.99, limit=1.2, seed=seed)[1])
+    assert min(p) > 1e-4
+    slow = Histogram(bounds, tuple(rng.multinomial(1_000, [0.94, 0, 0, 0.06, 0]).tolist()))
+    assert quantile_ratio(slow, control, 0.99, limit=1.2, seed=1)[1] < 1e-9
+
+
 def test_means_are_tested_with_no_less_than_their_spread() -> None:
     rng = np.random.default_rng(3)
     values, others = rng.beta(8, 2, 400).tolist(), rng.beta(8, 2, 600).tolist()
