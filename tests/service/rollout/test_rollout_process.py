@@ -93,20 +93,29 @@ def instance() -> Iterator[Instance]:
     found.close()
 
 
+class Decider(subprocess.Popen[str]):
+    """A process that decides; its log is read while it runs, or it would stop at a full pipe."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.log: list[str] = []
+
+
 @contextlib.contextmanager
-def deciding(
-    folder: Path, url: str, *more: str, every_s: float = 0.01
-) -> Iterator[subprocess.Popen[str]]:
+def deciding(folder: Path, url: str, *more: str, every_s: float = 0.01) -> Iterator[Decider]:
     flags = ["--folder", str(folder), "--metrics", url, "--every-s", str(every_s)]
     command = [sys.executable, "-c", DECIDER, "rollout", "run", *flags, *more]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait(TIMEOUT_S)
-        if process.stderr is not None:
-            process.stderr.close()
+    with Decider(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        log = threading.Thread(target=process.log.extend, args=[process.stderr])
+        try:
+            assert "deciding" in process.stderr.readline()
+            log.start()
+            yield process
+        finally:
+            process.kill()
+            if log.ident is not None:
+                log.join(TIMEOUT_S)
 
 
 def rollout(folder: Path, command: str, *flags: str) -> None:
@@ -134,8 +143,6 @@ def check(store: Store, before: Rollout) -> Rollout:
 
 def kill_at(process: subprocess.Popen[str], after_s: float) -> None:
     """Kill a decider so long after it began to decide."""
-    assert process.stderr is not None
-    assert "deciding" in process.stderr.readline()
     time.sleep(after_s)
     process.send_signal(signal.SIGKILL)
     process.wait(TIMEOUT_S)
@@ -195,9 +202,7 @@ def test_a_kill_between_both_files_leaves_the_older_weights_until_the_next_start
 
 
 def test_a_second_decider_is_refused(instance: Instance, tmp_path: Path) -> None:
-    with deciding(tmp_path, instance.url) as process:
-        assert process.stderr is not None
-        assert "deciding" in process.stderr.readline()
+    with deciding(tmp_path, instance.url):
         flags = ["--folder", str(tmp_path), "--metrics", instance.url]
         assert main(["rollout", "run", *flags]) == 2
 
@@ -300,9 +305,7 @@ def test_a_real_service_is_walked_through_the_steps_and_back(
         assert (state.status, state.weight) == ("rolled_back", 0.0)
         assert state.events[-1].reason.startswith("worse by ")
         answered_by(server.url, "stable")
-        decider.kill()
-        _, log = decider.communicate()
-    lines = [json.loads(line) for line in log.splitlines()]
+    lines = [json.loads(line) for line in decider.log]
     (end,) = [line for line in lines if line["message"] == "canary rollback"]
     assert {finding["name"] for finding in end["findings"]} >= {"errors", "p99", "concordance"}
     assert all({"p", "n", "value"} <= finding.keys() for finding in end["findings"])
