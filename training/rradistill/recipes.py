@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from training.prompting.recipe import Speaker
-from training.recipe import PACKAGED_MINILM, Labels, RankLoss, RecipePart, Source
+from training.recipe import Labels, RankLoss, RecipePart
 from training.teacher_recipes import SftRecipe
 
 
@@ -16,11 +16,7 @@ class SelectRecipe(RecipePart):
     """The first and the last candidates of each query, by a pre-ranker."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    sources: tuple[Source, ...] = Field(min_length=1)
-    pre_ranker: str = Field(PACKAGED_MINILM, description="a checkpoint")
-    pre_ranker_kind: Literal["bi-encoder", "cross-encoder"] = "bi-encoder"
-    max_length: int = Field(256, ge=8)
-    batch_tokens: int = Field(8192, ge=16)
+    labels: Path = Field(description="folder of `training label`, the pre-ranker its teacher")
     top: int = Field(10, ge=1, description="first ones, to be ranked by a language model")
     bottom: int = Field(10, ge=0, description="last ones, the easy negatives")
 

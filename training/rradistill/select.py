@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,67 +13,65 @@ from tqdm import tqdm
 
 from service.contract.examples import write_examples
 from service.contract.order import rank_order
-from service.contract.types import Float32s, RankingExample
-from training.data import EXAMPLES, open_source
-from training.recipe import LabelRecipe, RecipeError
+from service.contract.types import RankingExample
+from training.data import EXAMPLES, LabelFolder
+from training.recipe import RecipeError
 from training.rradistill.recipes import SelectRecipe
-from training.shards import cut, write_json
-from training.teacher import Teacher, load_teacher
+from training.shards import write_json
 
 DONE = "selected.json"
-QUERIES_A_CALL = 64
 
 
-def select(recipe: SelectRecipe, *, data: Path, out: Path, restart: bool = False) -> Path:
+def select(
+    recipe: SelectRecipe,
+    *,
+    data: Path,  # noqa: ARG001 - what every stage is told
+    out: Path,
+    restart: bool = False,
+) -> Path:
     """Write each query's first and last candidates to `out/<recipe name>` and return the folder.
 
     They are in the pre-ranker's order; `kind = "retrieved"` reads the folder. Nothing is done anew
     where the recipe's selection is there.
 
     Args:
-        recipe: Sources and pre-ranker.
-        data: Folder of the sets the recipe names.
+        recipe: The pre-ranker's labels, and how many of them.
+        data: Not looked at.
         out: Folder of runs.
         restart: Throw an earlier selection of this name away.
 
     Raises:
-        RecipeError: An input cannot be read, or the folder holds another recipe's selection.
+        RecipeError: The labels cannot be read, or the folder holds another recipe's selection.
 
     Source:
         RRADistill (Choi et al. 2024, arXiv:2410.18097): D_top10 and D_bottom10 of 50 documents.
     """
-    folder = out / recipe.name
-    told = {"recipe": recipe.model_dump(mode="json")}
+    folder, labels = out / recipe.name, LabelFolder(recipe.labels)
+    digest = hashlib.sha256((recipe.labels / "labels.json").read_bytes()).hexdigest()
+    told: dict[str, object] = {"recipe": recipe.model_dump(mode="json"), "labels": digest}
     if not restart and (folder / DONE).exists():
         if json.loads((folder / DONE).read_text(encoding="utf-8")) != told:
             raise RecipeError(
-                f"{folder} holds a selection of another recipe; "
+                f"{folder} holds a selection of another recipe or of other labels; "
                 "give the recipe a new name, or start over with --restart"
             )
         return folder
-    teacher = load_teacher(
-        LabelRecipe(
-            name=recipe.name,
-            teacher=recipe.pre_ranker,
-            teacher_kind=recipe.pre_ranker_kind,
-            max_length=recipe.max_length,
-            sources=recipe.sources,
-            batch_tokens=recipe.batch_tokens,
-        )
-    )
-    examples = chain.from_iterable(open_source(source, data) for source in recipe.sources)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     scratch = folder / f"{EXAMPLES}.tmp"
-    write_examples(scratch, _selected(tqdm(examples, unit="query"), teacher, recipe))
+    kept = (ends(one, top=recipe.top, bottom=recipe.bottom) for one in labels)
+    write_examples(scratch, tqdm(kept, unit="query"))
     scratch.replace(folder / EXAMPLES)
-    write_json(folder / DONE, dict(told))
+    write_json(folder / DONE, told)
     return folder
 
 
-def ends(example: RankingExample, scores: Float32s, *, top: int, bottom: int) -> RankingExample:
-    """Return an example with its `top` best and `bottom` worst candidates alone, best first."""
-    order = rank_order(scores.astype(np.float64)).tolist()
+def ends(example: RankingExample, *, top: int, bottom: int) -> RankingExample:
+    """Return an example with its `top` best and `bottom` worst candidates alone, best first.
+
+    Best by its teacher's scores, which the result no longer has.
+    """
+    order = rank_order(np.array(example.teacher_scores, dtype=np.float64)).tolist()
     kept = [*order[:top], *order[max(top, len(order) - bottom) :]]
     grades = example.grades
     return replace(
@@ -83,11 +80,3 @@ def ends(example: RankingExample, scores: Float32s, *, top: int, bottom: int) ->
         grades=None if grades is None else tuple(grades[place] for place in kept),
         teacher_scores=None,
     )
-
-
-def _selected(
-    examples: Iterable[RankingExample], teacher: Teacher, recipe: SelectRecipe
-) -> Iterator[RankingExample]:
-    for inputs in cut(examples, QUERIES_A_CALL):
-        scored = zip(inputs.examples, teacher.score(inputs.examples), strict=True)
-        yield from (ends(one, got, top=recipe.top, bottom=recipe.bottom) for one, got in scored)

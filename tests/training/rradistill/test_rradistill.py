@@ -45,13 +45,14 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_selection_keeps_the_first_and_the_last_in_order() -> None:
     example = RankingExample(
-        "q", "x", tuple(Candidate(name) for name in "abcdef"), grades=(0, 1, 2, 3, 4, 5)
+        *("q", "x", tuple(Candidate(name) for name in "abcdef")),
+        grades=(0, 1, 2, 3, 4, 5),
+        teacher_scores=(3, 9, 1, 7, 5, 2),
     )
-    scores = np.array([3, 9, 1, 7, 5, 2], dtype=np.float32)
-    found = ends(example, scores, top=2, bottom=1)
+    found = ends(example, top=2, bottom=1)
     assert [one.id for one in found.candidates] == ["b", "d", "c"]
-    assert found.grades == (1, 3, 2)
-    few = ends(example, scores, top=4, bottom=4)
+    assert (found.grades, found.teacher_scores) == ((1, 3, 2), None)
+    few = ends(example, top=4, bottom=4)
     assert [one.id for one in few.candidates] == ["b", "d", "e", "a", "f", "c"]
 
 
@@ -60,19 +61,24 @@ def write(path: Path, text: str) -> str:
     return str(path)
 
 
-def test_from_candidates_to_a_student_and_an_rra_gpt(task: Path, tmp_path: Path) -> None:
+def test_from_candidates_to_a_student_and_an_rra_gpt(
+    task: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ["--data", str(task), "--out", str(tmp_path)]
     ranker = tiny_checkpoint(tmp_path / "pre-ranker")
-    selection = f"""
-name = "selected"
-pre_ranker = "{ranker}"
-pre_ranker_kind = "cross-encoder"
-top = 3
-bottom = 1
+    scores = f"""
+name = "scores"
+teacher = "{ranker}"
+teacher_kind = "cross-encoder"
 sources = [{{ kind = "judged", path = "nouns", split = "train" }}]
 """
+    assert main(["label", write(tmp_path / "scores.toml", scores), *arguments]) == 0
+    selection = f'name = "selected"\nlabels = "{tmp_path / "scores"}"\ntop = 3\nbottom = 1\n'
     assert main(["select", write(tmp_path / "select.toml", selection), *arguments]) == 0
     assert main(["select", str(tmp_path / "select.toml"), *arguments]) == 0
+    write(tmp_path / "select.toml", selection.replace("top = 3", "top = 2"))
+    assert main(["select", str(tmp_path / "select.toml"), *arguments]) == 2
+    assert "another recipe or of other labels" in capsys.readouterr().err
 
     def answer(path: str, body: dict[str, Any]) -> Any:
         prompt = body["messages"][0]["content"]
