@@ -7,7 +7,7 @@ import logging
 import re
 import ssl
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
@@ -165,7 +165,8 @@ def tell(config_map: ConfigMap, rollout: Rollout, store: Store) -> None:
         log.warning("the ConfigMap is not written", extra={"fields": {**fields, "error": why}})
     else:
         log.info("the ConfigMap can be written again", extra={"fields": fields})
-    store.change(lambda known: known.model_copy(update={"untold": why}))
+    with suppress(OSError):  # a full disk keeps no note, and the next look tries again
+        store.change(lambda known: known.model_copy(update={"untold": why}))
 
 
 def _why(content: bytes) -> str:

@@ -12,6 +12,7 @@ import pytest
 import trustme
 
 from service.__main__ import main
+from service.rollout.canary import Plan
 from service.rollout.config_map import (
     ConfigMap,
     ConfigMapError,
@@ -270,6 +271,14 @@ def test_a_rollout_goes_on_while_the_config_map_cannot_be_written(
         until(lambda: cluster.desired.weight == 0)
         decider.send_signal(signal.SIGTERM)  # as a pod is ended
         assert decider.wait(TIMEOUT_S) == 0
+
+
+def test_a_failure_that_cannot_be_noted_is_no_end(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    asked = store.change(partial(ask, plan=Plan(), now=0.0))
+    (tmp_path / ".state.json.part").mkdir()  # as on a full disk
+    tell(ConfigMap("search/weights", KubernetesApi("http://127.0.0.1:9")), asked, store)
+    assert store.load() == asked
 
 
 def test_a_decider_killed_between_state_and_config_map_tells_it_when_it_is_back(
