@@ -13,6 +13,7 @@ from service.rollout.desired import WEIGHTS
 from service.settings import PREFIX, Settings
 from tests.deploy.custom import CUSTOM
 from tests.deploy.parts import ROOT
+from tests.deploy.test_kubernetes import check_restricted
 from tests.deploy.test_rollouts import Manifest, rendered
 
 pytestmark = pytest.mark.real_part  # kubectl
@@ -135,14 +136,7 @@ def test_every_container_is_restricted_and_bounded(manifests: list[Manifest]) ->
         assert (shared["runAsNonRoot"], shared["fsGroup"]) == (True, 10001)
         assert found["enableServiceLinks"] is False
         for container in [*found["containers"], *found.get("initContainers", [])]:
-            assert container["securityContext"] == {
-                "allowPrivilegeEscalation": False,
-                "readOnlyRootFilesystem": True,
-                "capabilities": {"drop": ["ALL"]},
-            }
-            resources = container["resources"]
-            assert resources["requests"] == resources["limits"]
-            assert {"cpu", "memory"} <= set(resources["limits"])
+            check_restricted(container)
 
 
 def test_decider_reaches_what_it_asks_and_nobody_reaches_it(manifests: list[Manifest]) -> None:
