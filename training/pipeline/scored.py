@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from training.figures import JudgedScores
 from training.judged import JudgedQueries
 from training.pipeline.marks import Mark
 from training.pipeline.pipeline import Pipeline
+from training.pipeline.plan import Step
 from training.report import file_name
 from training.system_names import is_named
 from training.systems import Recorded, System, load_system
@@ -80,23 +81,34 @@ class Arm:
 def arms_of(pipeline: Pipeline, done: Mapping[str, Mark]) -> list[Arm]:
     """Return the report's systems in its order.
 
+    Before a pipeline's end they have the seeds alone that all of them have, but for those that have
+    none yet: a mean of two seeds beside one of three tells of seeds, not of systems.
+
     Args:
         pipeline: It has a report.
         done: The marks of its finished steps.
     """
     systems = () if pipeline.recipe.report is None else pipeline.recipe.report.systems
-    return [_arm(name, pipeline, done) for name in systems]
-
-
-def _arm(name: str, pipeline: Pipeline, done: Mapping[str, Mark]) -> Arm:
-    steps = [step for step in pipeline.steps if step.stage.name == name]
-    if not steps:
-        identity = name if is_named(name) else _stamp(Path(name))
-        return Arm(name, (Run(name, Path(name), identity),))
-    runs = [
-        Run(step.name, step.output, done[step.name].identity) for step in steps if step.name in done
+    finished = [step for step in pipeline.steps if step.name in done]
+    seeds = [
+        found
+        for name in systems
+        if (found := {s.seed for s in finished if s.stage.name == name and s.seed is not None})
     ]
-    return Arm(name, tuple(runs))
+    common = set.intersection(*seeds) if seeds else set()
+    steps = [step for step in finished if not common or step.seed in {None, *common}]
+    made = {step.stage.name for step in pipeline.steps}
+    return [_arm(name, steps, done) if name in made else _given(name) for name in systems]
+
+
+def _arm(name: str, steps: Sequence[Step], done: Mapping[str, Mark]) -> Arm:
+    own = [step for step in steps if step.stage.name == name]
+    return Arm(name, tuple(Run(step.name, step.output, done[step.name].identity) for step in own))
+
+
+def _given(name: str) -> Arm:
+    identity = name if is_named(name) else _stamp(Path(name))
+    return Arm(name, (Run(name, Path(name), identity),))
 
 
 def _stamp(path: Path) -> str:

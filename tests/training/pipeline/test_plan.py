@@ -11,8 +11,10 @@ import pytest
 
 from tests.training.pipeline.toy import bundle, student, write_pipeline, write_task, write_toml
 from training.__main__ import main
+from training.pipeline.marks import Mark
 from training.pipeline.pipeline import Pipeline
 from training.pipeline.plan import Step
+from training.pipeline.scored import arms_of
 from training.recipe import RecipeError
 
 QUERIES = [{"kind": "judged", "path": "nouns"}]
@@ -52,6 +54,21 @@ def test_each_seed_reads_what_its_own_seed_wrote(task: Path) -> None:
         assert found[f"bundle-{seed}"].reads == (f"student-{seed}",)
         expected = f"runs/exp/student-{seed}/checkpoint"
         assert found[f"bundle-{seed}"].fields["checkpoint"] == expected
+
+
+def test_a_report_compares_systems_by_the_seeds_that_they_have_in_common(task: Path) -> None:
+    report = {"recipe": "sets.toml", "systems": ["a", "b", "c", "bm25"], "figures": ["pnr"]}
+    stages = [student(name) for name in "abc"]
+    pipeline = load(task, *stages, seeds=[7, 8, 9], report=report)
+
+    def seen(*finished: str) -> dict[str, list[str]]:
+        done = {name: Mark({}, [], "2026-01-01T00:00:00Z") for name in finished}
+        return {arm.name: [run.name for run in arm.runs] for arm in arms_of(pipeline, done)}
+
+    none_yet = {"c": [], "bm25": ["bm25"]}
+    assert seen("a-7", "b-7", "a-8") == {"a": ["a-7"], "b": ["b-7"], **none_yet}
+    assert seen("a-8", "b-7", "b-8", "b-9") == {"a": ["a-8"], "b": ["b-8"], **none_yet}
+    assert seen() == {"a": [], "b": [], **none_yet}
 
 
 def test_a_stage_with_a_seed_of_its_own_is_run_once_and_read_by_all(task: Path) -> None:
