@@ -11,12 +11,13 @@ from typing import Any
 
 from service.contract.bundle import Bundle
 from service.contract.folder import replaced_folder
+from training.pipeline.alone import alone
 from training.pipeline.clock import duration
 from training.pipeline.curves import draw_curves, read_curves
 from training.pipeline.machine import describe_machine, describe_versions
 from training.pipeline.marks import Mark
 from training.pipeline.page import html_page
-from training.pipeline.pipeline import Pipeline
+from training.pipeline.pipeline import STAGES, Pipeline
 from training.pipeline.plan import Step
 from training.pipeline.ranking import Ranking
 from training.pipeline.scored import arms_of
@@ -43,7 +44,8 @@ def write_report(pipeline: Pipeline) -> Path:
     if not done:
         raise RecipeError(f"{pipeline.folder}: no stage is finished yet")
     target = pipeline.folder / "report"
-    with replaced_folder(target) as folder:
+    lock = pipeline.folder / STAGES / "report.lock"  # a pipeline that goes on writes reports, too
+    with alone(lock, behind="another report of it"), replaced_folder(target) as folder:
         text = "\n".join(_parts(pipeline, done, folder))
         (folder / "report.md").write_text(text, encoding="utf-8")
         page = html_page(text, title=pipeline.recipe.name, folder=folder)

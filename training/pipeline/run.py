@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -17,6 +15,7 @@ from typing import Protocol
 
 import tomli_w
 
+from training.pipeline.alone import alone
 from training.pipeline.clock import duration, time_left
 from training.pipeline.marks import Mark, write_mark
 from training.pipeline.pipeline import STAGES, Pipeline, Standing
@@ -81,7 +80,8 @@ def run(pipeline: Pipeline, *, restart: bool = False, start: Start = run_logged)
     began = time.monotonic()
     done: dict[str, Mark] = {}
     count = len(pipeline.steps)
-    with _alone(pipeline.folder) as lock:
+    behind = f"the run of {pipeline.folder} that goes on already, or for a stage it left"
+    with alone(pipeline.folder / STAGES / "lock", behind=behind) as lock:
         call = partial(start, keep=lock)
         for number, step in enumerate(pipeline.steps, start=1):
             standing = pipeline.standing(step, done)
@@ -165,20 +165,6 @@ def _how(standing: Standing) -> str:
             return f"{standing.reason} changed, so it is done again from the start"
         case _:
             return "begins"
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[int]:
-    """Yield a lock's descriptor; a stage inherits it, and holds it if it outlives us."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / STAGES).mkdir(exist_ok=True)
-    with (folder / STAGES / "lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _say(f"waiting for the run of {folder} that goes on already, or for a stage it left")
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        yield stream.fileno()
 
 
 def _clear(folder: Path) -> None:

@@ -5,6 +5,7 @@ Steps run in this process where nothing is killed: loading torch takes seconds i
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
@@ -255,6 +256,24 @@ def test_a_report_tells_what_is_still_to_come_and_scores_a_system_once(
     assert f"| {base} | 1 |" in text
     assert "| bm25 | 1 |" in text
     assert "nDCG@5" not in text
+
+
+def test_two_reports_at_a_time_are_one_after_the_other(task: Path) -> None:
+    report = {"recipe": "sets.toml", "systems": ["student", "bm25"], "figures": ["pnr"]}
+    write_pipeline(task, student(epochs=1), report=report)
+    pipeline = load(task)
+    run(pipeline, start=here)
+    folder = task / "runs/exp"
+    command = [sys.executable, "-m", "training", *call_of(task, "--report-only")]
+    with (folder / "stages/report.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as another report has it
+        waiting = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert waiting.stderr is not None
+        assert "waiting for another report of it" in waiting.stderr.readline()
+        shutil.rmtree(folder / "report")
+    told = waiting.communicate(timeout=PATIENCE_S)[1]
+    assert waiting.returncode == 0, told
+    assert (folder / "report/report.md").is_file()
 
 
 def test_a_run_that_was_made_alone_is_taken_over(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from export.__main__ import main as export
 from service.contract.checkpoint import read_card
@@ -192,6 +193,16 @@ def test_reasons_of_other_labels_are_refused(task: Path, labels: Path) -> None:
         read_labelled(recipe, task, encoder, {("q0", "gone"): "water"})
 
 
+@torch.no_grad()
+def of_row(
+    model: nn.Module, ids: torch.Tensor, labels: torch.Tensor, *, last: int
+) -> tuple[float, float]:
+    """Return a row's score, of its token `last`, and its writing loss."""
+    whole = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    score, loss = model(**whole, labels=labels, last=torch.tensor([last]))
+    return float(score), float(loss)
+
+
 @pytest.mark.parametrize(("base", "lora"), [("base", None), ("tied", None), ("base", Lora())])
 def test_the_score_is_the_same_with_the_reason_appended(
     base: str, lora: Lora | None, task: Path, labels: Path
@@ -210,14 +221,8 @@ def test_the_score_is_the_same_with_the_reason_appended(
         (reason,) = encoder.encode_texts([text])
         for pair, score in zip(pairs, alone, strict=True):
             ids = torch.tensor([[*pair.input_ids.tolist(), *reason.tolist(), eos]])
-            with torch.no_grad():
-                found, _ = model(
-                    input_ids=ids,
-                    attention_mask=torch.ones_like(ids),
-                    labels=ids,
-                    last=torch.tensor([len(pair) - 1]),
-                )
-            assert float(found) == pytest.approx(float(score), abs=1e-5)
+            found, _ = of_row(model, ids, ids, last=len(pair) - 1)
+            assert found == pytest.approx(float(score), abs=1e-5)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -239,15 +244,9 @@ def test_scores_and_writing_do_not_depend_on_padding(side: str, task: Path, labe
         ids[n, whole], mask[n, whole], last[n] = alone[0], 1, start + len(pair) - 1
         own = torch.tensor([[IGNORED] * len(pair) + row[len(pair) :]])
         wanted[n, whole] = own[0]
-        with torch.no_grad():
-            score, loss = model(
-                input_ids=alone,
-                attention_mask=torch.ones_like(alone),
-                labels=own,
-                last=torch.tensor([len(pair) - 1]),
-            )
-        scores.append(float(score))
-        written += float(loss)
+        score, loss = of_row(model, alone, own, last=len(pair) - 1)
+        scores.append(score)
+        written += loss
     with torch.no_grad():
         found, total = model(input_ids=ids, attention_mask=mask, labels=wanted, last=last)
     assert found.tolist() == pytest.approx(scores, abs=1e-5)
