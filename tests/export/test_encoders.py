@@ -13,7 +13,6 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, processors
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from export.__main__ import main
@@ -31,8 +30,6 @@ from service.scorers.onnx import INPUTS, UNSEGMENTED_INPUTS
 from service.scorers.scorer import choose_engine, load_scorer
 from service.settings import Settings
 from tests.encoders import CONFIGS, tiny_encoder
-from tests.export.test_bundle import copied
-from tests.export.test_refusals import rewrite
 from tests.service.conftest import started
 from tests.tiny import TOY_GATES
 
@@ -287,82 +284,3 @@ def test_lengths_are_asked_for_within_the_models_positions(
     assert (bundle.manifest.max_length, bundle.manifest.max_query_length) == (40, 20)
     pairs = bundle.encoder().encode("cat", CANDIDATES)
     assert max(len(pair) for pair in pairs) == 40
-
-
-def slow(root: Path) -> None:
-    (root / "tokenizer.json").unlink()
-    rewrite(root / "tokenizer_config.json", tokenizer_class="CTRLTokenizer")
-
-
-def reframed(pair: str) -> Callable[[Path], None]:
-    """Return what frames a tokenizer's pairs in another way."""
-
-    def change(root: Path) -> None:
-        path = root / "tokenizer.json"
-        tokenizer = Tokenizer.from_file(str(path))
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single="<s> $A </s>", pair=pair, special_tokens=[("<s>", 0), ("</s>", 2)]
-        )
-        tokenizer.save(str(path))
-        rewrite(root / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
-
-    return change
-
-
-UNFIT: dict[str, tuple[str, Callable[[Path], object], str]] = {
-    "two labels": (
-        "roberta",
-        lambda root: rewrite(root / "config.json", id2label={"0": "no", "1": "yes"}),
-        "the head has 2 labels; a ranker has 1",
-    ),
-    "no fast tokenizer": ("roberta", slow, "its CTRLTokenizer is no fast tokenizer"),
-    "no config": (
-        "xlm-roberta",
-        lambda root: (root / "config.json").unlink(),
-        "it has no config.json",
-    ),
-    "code of its own": (
-        "xlm-roberta",
-        lambda root: rewrite(
-            root / "config.json", model_type="new", auto_map={"AutoConfig": "new.Config"}
-        ),
-        "is no checkpoint: config.json: ",
-    ),
-    "texts side by side": (
-        "roberta",
-        reframed("<s> $A $B </s>"),
-        "the tokenizer frames the pair 'a', 'b' as ",
-    ),
-    "the second text first": (
-        "roberta",
-        reframed("<s> $B </s> $A </s>"),
-        "the tokenizer frames the pair 'a', 'b' as ",
-    ),
-    "segments that transformers does not give": (
-        "electra",
-        lambda root: rewrite(
-            root / "tokenizer_config.json",
-            tokenizer_class="PreTrainedTokenizerFast",
-            model_input_names=["input_ids", "attention_mask"],
-        ),
-        "is not made of the two encoded alone",
-    ),
-}
-
-
-@pytest.mark.parametrize("unfit", UNFIT)
-def test_a_model_that_cannot_be_served_is_refused(
-    unfit: str,
-    exported: Callable[[str], tuple[Path, Bundle]],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    kind, change, message = UNFIT[unfit]
-    folder = copied(exported(kind)[0], tmp_path / "copy")
-    change(folder)
-    capsys.readouterr()
-    assert main(["from-hub", str(folder), str(tmp_path / "out" / "bundle")]) == 2
-    errors = capsys.readouterr().err
-    assert message in errors
-    assert "Traceback" not in errors
-    assert list((tmp_path / "out").iterdir()) == []
